@@ -1,0 +1,43 @@
+# Everything a person types. Each target makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+LABEL_STUDIO_VENV := .venv-labelstudio
+LABEL_STUDIO := $(LABEL_STUDIO_VENV)/bin/label-studio
+
+.PHONY: demo up test unit lint install clean
+
+demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
+	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data $(DATA)) $(if $(ONCE),--once)
+
+up: install ## Redis, backend and worker, for a Label Studio that runs already
+	$(VENV)/bin/underpaint up
+
+test: $(VENV)/.dev $(LABEL_STUDIO_VENV)/.installed ## everything, end to end
+	$(VENV)/bin/python -m pytest
+
+unit: $(VENV)/.dev ## the quick tests: no Label Studio, no browser
+	$(VENV)/bin/python -m pytest tests/unit
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+install: $(VENV)/.installed ## the environment in .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(LABEL_STUDIO_VENV)/.installed: docker/label-studio.txt
+	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	$(LABEL_STUDIO_VENV)/bin/pip install --quiet --requirement docker/label-studio.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LABEL_STUDIO_VENV) build .demo

@@ -1,0 +1,1 @@
+"""Underpaint: pre-labels for landscape paintings in Label Studio that get better with every accepted label."""

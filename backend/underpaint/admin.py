@@ -1,0 +1,150 @@
+"""What an admin does from outside the backend: look, retrain, roll back, pre-label."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from rich.console import Console
+from rq import Worker
+
+from underpaint.checkpoints.store import Promotion, Store
+from underpaint.labelstudio.client import LabelStudio
+from underpaint.progress import watch_prelabel, watch_retrain
+from underpaint.project import find_key, key_of
+from underpaint.settings import Settings
+from underpaint.signals import PRELABEL, Signals, job_id
+
+PRELABEL_TIMEOUT = 24 * 3600
+
+
+class AdminError(ValueError):
+    """An admin asked for something that can't be done; the message says what can."""
+
+
+@dataclass(frozen=True)
+class ProjectStatus:
+    """One project at a glance."""
+
+    project: str
+    champion: str
+    since: str
+    new_labels: int
+    last_run: str
+    result: str
+
+
+class Admin:
+    """The admin's hand on the store and on Redis; no backend needs to run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings.store)
+        self._signals = Signals(settings.redis_url, settings.queue)
+
+    def key(self, name: str) -> str:
+        """The key of the project that ``name``, an id or a key, stands for; Label Studio is asked if nobody knows."""
+        if key := find_key(name, self._store.projects()):
+            return key
+        settings = self._settings
+        if name.isdigit() and settings.label_studio_url and settings.label_studio_token:
+            return key_of(LabelStudio(settings.label_studio_url, settings.label_studio_token).project(int(name)))
+        known = ", ".join(self._store.projects()) or "none"
+        raise AdminError(
+            f"no project {name!r} in the store {settings.store} (known: {known}): check UNDERPAINT_STORE, or set "
+            "UNDERPAINT_LABEL_STUDIO_URL and UNDERPAINT_LABEL_STUDIO_TOKEN so that Label Studio can be asked"
+        )
+
+    def status(self) -> list[ProjectStatus]:
+        """Every project that the store or Redis knows. Without Redis, what waits is unknown and shown as -1."""
+        try:
+            pending, unknown = self._signals.pending(), 0
+        except redis.RedisError:
+            pending, unknown = {}, -1
+        counts = {project: unknown for project in self._store.projects()}
+        counts |= {project: waiting.labels for project, waiting in pending.items()}
+        return [self._status(project, count) for project, count in sorted(counts.items())]
+
+    def _status(self, project: str, new_labels: int) -> ProjectStatus:
+        champion = self._store.champion(project)
+        runs = self._store.runs(project)
+        last = runs[-1] if runs else {}
+        return ProjectStatus(
+            project=project,
+            champion=champion.version if champion else "none yet",
+            since=champion.when if champion else "",
+            new_labels=new_labels,
+            last_run=str(last.get("started", "never")),
+            result=str(last.get("error") or last.get("reason") or last.get("stage", "")),
+        )
+
+    def retrain(self, project: str) -> str:
+        """Queue a retrain now; returns its job id. Raises AdminError when no worker is there to run it."""
+        self._need_worker()
+        self._signals.request(project)
+        self._signals.enqueue_retrain(project, self._settings.retrain_timeout)
+        return job_id(project)
+
+    def watch_retrain(self, project: str, console: Console) -> bool:
+        """Show the running retrain until it ends; whether it ended well."""
+        record = watch_retrain(self._signals, self._store, project, console)
+        console.print(record.get("error") or record.get("reason") or record.get("stage"), highlight=False)
+        return record.get("status") == "finished"
+
+    def promotions(self, name: str) -> list[Promotion]:
+        """Every move of a project's champion, oldest first."""
+        return self._store.promotions(self.key(name))
+
+    def rollback(self, project: str, version: str | None) -> Promotion:
+        """Make ``version``, or else the champion before this one, the champion."""
+        moves = self._store.promotions(project)
+        if not moves:
+            raise AdminError(f"project {project} has no champion yet, so there is nothing to roll back to")
+        if version is None:
+            earlier = [move.version for move in moves if move.version != moves[-1].version]
+            if not earlier:
+                raise AdminError(f"project {project} has had one champion only, {moves[-1].version}")
+            version = earlier[-1]
+        metrics = next((move.metrics for move in reversed(moves) if move.version == version), {})
+        move = self._store.promote(project, version, "admin", f"rolled back from {moves[-1].version}", metrics)
+        with contextlib.suppress(redis.RedisError):  # the backends' poll of the store finds it too
+            self._signals.announce(project)
+        return move
+
+    def prelabel(
+        self, folder: Path, project: str | None, to: Path | None, checkpoint: str | None, console: Console
+    ) -> bool:
+        """Queue a pre-labelling job and show it until it ends; whether it ended well."""
+        if project is None and to is None:
+            raise AdminError("say where the pre-labels go: --project ID, or --to FOLDER")
+        if checkpoint is None:
+            checkpoint = self._champion_for(project)
+        self._need_worker()
+        job = self._signals.queue.enqueue_call(
+            PRELABEL,
+            kwargs={
+                "folder": str(folder),
+                "project": project if to is None else None,
+                "to": str(to) if to else None,
+                "version": checkpoint,
+            },
+            timeout=PRELABEL_TIMEOUT,
+        )
+        return watch_prelabel(job, console)
+
+    def _champion_for(self, project: str | None) -> str:
+        champions = {key: move.version for key in self._store.projects() if (move := self._store.champion(key))}
+        if project is not None:
+            if project not in champions:
+                raise AdminError(f"project {project} has no champion yet: train it first, or name a --checkpoint")
+            return champions[project]
+        if len(set(champions.values())) == 1:
+            return next(iter(champions.values()))
+        raise AdminError(
+            f"say which checkpoint to use: --checkpoint VERSION, or --project ID for its champion (there are "
+            f"{', '.join(f'{version} of project {key}' for key, version in champions.items()) or 'none yet'})"
+        )
+
+    def _need_worker(self) -> None:
+        if not Worker.count(connection=self._signals.redis):
+            raise AdminError("no worker is running, so nothing would happen: start one with `underpaint work`")

@@ -1,0 +1,151 @@
+"""A checkpoint: the weights of a segmenter and the card that says what they are. It never changes once made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch takes seconds to import, and whoever only moves checkpoints about never needs it
+    from torch import nn
+
+FORMAT = 1
+
+
+class CardError(ValueError):
+    """A card cannot be read; the message says why and what to do."""
+
+
+def _underpaint_version() -> str:
+    try:
+        return installed_version("underpaint")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a checkpoint is, how it was made and how well it did."""
+
+    architecture: str
+    """Name of the architecture in segmentation-models-pytorch, such as ``FPN``."""
+    encoder: str
+    """Name of the encoder in segmentation-models-pytorch, such as ``tu-tf_efficientnet_lite0``."""
+    classes: tuple[str, ...]
+    """Names of the classes; the position is the class id."""
+    image_size: int
+    """Longer side, in pixels, at which the segmenter sees a painting."""
+    mean: tuple[float, float, float]
+    """Mean of the red, green and blue channels (0–1) that is taken from an image."""
+    std: tuple[float, float, float]
+    """Standard deviation of the channels (0–1) that an image is divided by."""
+    parent: str | None = None
+    """Version of the checkpoint that training started from."""
+    snapshot: str = ""
+    """Fingerprint of the labels that training saw."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What the checkpoint scored on its validation paintings."""
+    seconds: float = 0.0
+    """How long training took."""
+    device: str = "cpu"
+    """Device that trained it."""
+    created: str = ""
+    """When it was made, ISO 8601 in UTC."""
+    licences: str = ""
+    """Terms of what the weights were made from."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the training run."""
+    underpaint: str = field(default_factory=_underpaint_version)
+    """Version of Underpaint that wrote the card."""
+    format: int = FORMAT
+    """Format of the card itself."""
+
+    def to_json(self) -> str:
+        """The card as canonical JSON: sorted keys, no spaces, so that equal cards are equal text.
+
+        Raises:
+            ValueError: a value is not JSON, NaN and infinity included.
+        """
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """The card in `text`, as ``to_json`` wrote it.
+
+        Raises:
+            CardError: `text` is no card, or was written by a newer Underpaint.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise CardError(f"The card is not JSON ({error}): restore it from a backup, or train again.") from error
+        if not isinstance(values, dict):
+            raise CardError("The card is not a JSON object: restore it from a backup, or train again.")
+        if isinstance(values.get("format"), int) and values["format"] > FORMAT:
+            raise CardError(
+                f"The card has format {values['format']}, written by Underpaint {values.get('underpaint', 'unknown')}, "
+                f"and this Underpaint {_underpaint_version()} reads formats up to {FORMAT}: "
+                "upgrade with `pip install --upgrade underpaint`."
+            )
+        wanted = {each.name for each in fields(cls)}
+        if values.keys() != wanted:
+            raise CardError(
+                f"The card lacks {sorted(wanted - values.keys())} and has unknown {sorted(values.keys() - wanted)}: "
+                "restore it from a backup, or train again."
+            )
+        try:
+            return cls(**values | {name: tuple(values[name]) for name in ("classes", "mean", "std")})
+        except TypeError as error:
+            raise CardError(f"The card has a bad value ({error}): restore it from a backup, or train again.") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and their card."""
+
+    card: Card
+    weights: bytes = field(repr=False)
+    """The net's parameters and buffers as safetensors."""
+
+    @cached_property
+    def version(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical card and the weights."""
+        digest = hashlib.sha256(self.card.to_json().encode())
+        digest.update(b"\n")
+        digest.update(self.weights)
+        return digest.hexdigest()[:12]
+
+    @classmethod
+    def from_module(cls, module: nn.Module, card: Card) -> Checkpoint:
+        """The weights that `module` has now, under `card`. Equal weights give equal bytes on every machine."""
+        from safetensors.torch import save
+
+        return cls(card, save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}))
+
+    def module(self) -> nn.Module:
+        """The net, built anew with these weights, on the CPU and in evaluation mode.
+
+        Raises:
+            ValueError: the architecture or encoder is unknown here, or the weights do not fit them.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from underpaint.segmenter.architecture import Architecture, build
+
+        architecture = Architecture(name=self.card.architecture, encoder=self.card.encoder, classes=self.card.classes)
+        # The licence was asked about when the checkpoint was trained or imported; what exists is served.
+        module = build(architecture, allow_noncommercial=True)
+        try:
+            module.load_state_dict(load(self.weights), strict=True)
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"The weights of checkpoint {self.version} do not fit {self.card.architecture} with "
+                f"{self.card.encoder}: use the segmentation-models-pytorch and timm they were made with, "
+                f"or train again. ({error})"
+            ) from error
+        return module.eval()

@@ -1,0 +1,239 @@
+"""Where checkpoints, promotions and runs live: a folder, or any other place that fsspec reaches.
+
+::
+
+    checkpoints/<version>/model.safetensors
+    checkpoints/<version>/card.json                      written last: a checkpoint without it does not exist
+    projects/<project>/project.json
+    projects/<project>/promotions/<time>-<version>.json  the champion is the one whose name sorts last
+    projects/<project>/runs/<run id>.json
+
+The log of promotions *is* the champion pointer: one atomic write moves it, and nothing has to be kept in step.
+"""
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from underpaint.checkpoints.checkpoint import Card, CardError, Checkpoint
+
+_KEY = re.compile(r"[A-Za-z0-9._-]+")
+_RECORD = re.compile(r"(\d{20})-([0-9a-f]{12})\.json")
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written, or holds something broken; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One move of a project's champion."""
+
+    version: str
+    """The checkpoint that became champion."""
+    when: str
+    """ISO 8601, UTC."""
+    who: str
+    why: str
+    metrics: dict[str, Any]
+
+
+class Store:
+    """Checkpoints and what each project serves. Safe to use from many threads, processes and machines at once."""
+
+    def __init__(self, url: str, clock: Callable[[], int] = time.time_ns) -> None:
+        """`url` is a folder or an fsspec URL such as ``s3://bucket/underpaint``; `clock` gives nanoseconds."""
+        self.url = url
+        try:
+            # Listings must be fresh: other processes and machines write here too.
+            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StoreError(
+                f"The store {url} cannot be opened ({error}): set UNDERPAINT_STORE to a folder or an fsspec URL; "
+                "for s3:// install `underpaint[s3]`."
+            ) from error
+        self._root = root.rstrip("/")
+        self._clock = clock
+
+    def check(self) -> None:
+        """Write, read and remove a small file.
+
+        Raises:
+            StoreError: the store is missing, read-only or out of reach.
+        """
+        path, probe = f"write-check-{uuid.uuid4().hex}", b"Underpaint can write here."
+        try:
+            self._write(path, probe)
+            written = self._fs.cat_file(f"{self._root}/{path}")
+            self._fs.rm_file(f"{self._root}/{path}")
+        except Exception as error:  # every file system fails in its own way
+            raise StoreError(
+                f"The store {self.url} cannot be written ({type(error).__name__}: {error}): let this user write "
+                "there (folder owner and mode, or bucket, endpoint and credentials), or set UNDERPAINT_STORE elsewhere."
+            ) from error
+        if written != probe:
+            raise StoreError(f"The store {self.url} gave back other bytes than were written: check its disk.")
+
+    def put(self, checkpoint: Checkpoint) -> str:
+        """Keep `checkpoint` and return its version. One that is there already is left as it is."""
+        folder = f"checkpoints/{checkpoint.version}"
+        if not self._fs.exists(f"{self._root}/{folder}/card.json"):
+            self._write(f"{folder}/model.safetensors", checkpoint.weights)
+            self._write(f"{folder}/card.json", checkpoint.card.to_json().encode())
+        return checkpoint.version
+
+    def get(self, version: str) -> Checkpoint:
+        """The checkpoint `version`, its content checked against its hash.
+
+        Raises:
+            StoreError: there is none, or its files were changed.
+        """
+        folder = f"checkpoints/{version}"
+        card = self.card(version)
+        weights = self._read(f"{folder}/model.safetensors")
+        if weights is None:
+            raise StoreError(
+                f"{self.url}/{folder}/model.safetensors is missing: "
+                "restore it from a backup, or promote another version."
+            )
+        checkpoint = Checkpoint(card, weights)
+        if checkpoint.version != version:
+            raise StoreError(
+                f"{self.url}/{folder}/model.safetensors or card.json is corrupt (its content hashes to "
+                f"{checkpoint.version}): restore that folder from a backup, or promote another version."
+            )
+        return checkpoint
+
+    def card(self, version: str) -> Card:
+        """The card of checkpoint `version`, without loading the weights.
+
+        Raises:
+            StoreError: there is no such checkpoint, or its card cannot be read.
+        """
+        path = f"checkpoints/{_checked(version, 'version')}/card.json"
+        text = self._read(path)
+        if text is None:
+            raise StoreError(f"{self.url} has no checkpoint {version}: check the version and UNDERPAINT_STORE.")
+        try:
+            return Card.from_json(text.decode())
+        except (CardError, UnicodeDecodeError) as error:
+            raise StoreError(f"{self.url}/{path} cannot be read. {error}") from error
+
+    def champion(self, project: str) -> Promotion | None:
+        """The promotion that made `project`'s champion, or None before the first."""
+        names = self._records(project)
+        return self._promotion(project, names[-1]) if names else None
+
+    def promote(self, project: str, version: str, who: str, why: str, metrics: dict[str, Any]) -> Promotion:
+        """Make checkpoint `version` the champion of `project`; going back to an older one is the same move.
+
+        Raises:
+            StoreError: there is no such checkpoint.
+        """
+        self.card(version)
+        names = self._records(project)
+        # A clock that stands still, goes back or lags behind another machine's must not lose the move.
+        nanoseconds = max(self._clock(), int(names[-1][:20]) + 1 if names else 0)
+        when = datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds")
+        promotion = Promotion(version, when, who, why, metrics)
+        self._write_json(f"projects/{project}/promotions/{nanoseconds:020d}-{version}.json", asdict(promotion))
+        return promotion
+
+    def promotions(self, project: str) -> list[Promotion]:
+        """Every move of `project`'s champion, oldest first."""
+        return [self._promotion(project, name) for name in self._records(project)]
+
+    def projects(self) -> list[str]:
+        """Keys of all projects that the store knows, sorted."""
+        return self._names("projects")
+
+    def read_project(self, project: str) -> dict[str, Any]:
+        """What ``write_project`` kept for `project`; empty before the first."""
+        return self._read_json(f"projects/{_checked(project, 'project')}/project.json") or {}
+
+    def write_project(self, project: str, values: dict[str, Any]) -> None:
+        """Replace what is kept for `project`, at once and whole."""
+        self._write_json(f"projects/{_checked(project, 'project')}/project.json", values)
+
+    def write_run(self, project: str, run_id: str, values: dict[str, Any]) -> None:
+        """Keep the record of one training run; a later call with the same `run_id` replaces it."""
+        self._write_json(f"projects/{_checked(project, 'project')}/runs/{_checked(run_id, 'run')}.json", values)
+
+    def runs(self, project: str) -> list[dict[str, Any]]:
+        """The records of `project`'s training runs, sorted by run id."""
+        folder = f"projects/{_checked(project, 'project')}/runs"
+        records = [self._read_json(f"{folder}/{name}") for name in self._names(folder) if name.endswith(".json")]
+        return [record for record in records if record is not None]
+
+    def _records(self, project: str) -> list[str]:
+        names = self._names(f"projects/{_checked(project, 'project')}/promotions")
+        return [name for name in names if _RECORD.fullmatch(name)]
+
+    def _promotion(self, project: str, name: str) -> Promotion:
+        path = f"projects/{project}/promotions/{name}"
+        try:
+            return Promotion(**self._read_json(path) or {})
+        except TypeError as error:
+            raise StoreError(f"{self.url}/{path} is no promotion: restore it from a backup, or delete it.") from error
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            data: bytes = self._fs.cat_file(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return None
+        return data
+
+    def _read_json(self, path: str) -> dict[str, Any] | None:
+        data = self._read(path)
+        if data is None:
+            return None
+        try:
+            values = json.loads(data)
+        except ValueError as error:
+            raise StoreError(f"{self.url}/{path} is not JSON: restore it from a backup, or delete it.") from error
+        if not isinstance(values, dict):
+            raise StoreError(f"{self.url}/{path} is not a JSON object: restore it from a backup, or delete it.")
+        return values
+
+    def _write_json(self, path: str, values: dict[str, Any]) -> None:
+        self._write(path, json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+
+    def _write(self, path: str, data: bytes) -> None:
+        if not isinstance(self._fs, LocalFileSystem):
+            self._fs.pipe_file(f"{self._root}/{path}", data)  # an object store shows an object whole or not at all
+            return
+        target = Path(self._root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _checked(key: str, noun: str) -> str:
+    if not _KEY.fullmatch(key) or key in (".", ".."):
+        raise StoreError(f"{key!r} cannot name a {noun}: use letters, digits, '.', '_' and '-' only.")
+    return key

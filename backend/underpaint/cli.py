@@ -1,0 +1,139 @@
+"""The ``underpaint`` command."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+
+from underpaint.admin import Admin, AdminError
+from underpaint.checkpoints.store import StoreError
+from underpaint.labelstudio.client import LabelStudioError
+from underpaint.project import ProjectError
+from underpaint.settings import get_settings
+from underpaint.up import up as run_up
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+console = Console()
+
+Project = Annotated[str, typer.Argument(help="Label Studio's project id, such as 3, or a full key, 3.1795344327.")]
+Port = Annotated[int, typer.Option(help="Port of the backend.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
+StoreUrl = Annotated[str | None, typer.Option("--store", help="Folder or fsspec URL of the store.")]
+
+
+@app.command()
+def up(port: Port = 9090, host: Host = "127.0.0.1", store: StoreUrl = None) -> None:
+    """Run Redis (if none is given), the backend and one worker, in the foreground."""
+    _set_store(store)
+    raise typer.Exit(run_up(host, port))
+
+
+@app.command()
+def serve(port: Port = 9090, host: Host = "127.0.0.1", store: StoreUrl = None) -> None:
+    """Run the ML backend that Label Studio connects to."""
+    _set_store(store)
+    from underpaint.serving.app import create_app  # torch takes seconds to import; status and rollback don't need it
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvicorn.run(create_app(get_settings()), host=host, port=port, log_config=None, access_log=False)
+
+
+@app.command()
+def work(store: StoreUrl = None) -> None:
+    """Run one RQ worker, which retrains and pre-labels."""
+    _set_store(store)
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "underpaint_workers"]))
+
+
+@app.command()
+def status() -> None:
+    """Show each project's champion, what waits, and its last retrain."""
+    table = Table("project", "champion", "since", "new labels", "last retrain", "result")
+    for row in Admin(get_settings()).status():
+        table.add_row(row.project, row.champion, row.since, str(row.new_labels), row.last_run, row.result)
+    console.print(table)
+
+
+@app.command()
+def retrain(
+    project: Project, wait: Annotated[bool, typer.Option(help="Show its progress until it ends.")] = True
+) -> None:
+    """Retrain a project now."""
+    admin = Admin(get_settings())
+    key = admin.key(project)
+    job = admin.retrain(key)
+    console.print(f"queued as job {job}")
+    if wait and not admin.watch_retrain(key, console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def checkpoints(project: Project) -> None:
+    """List a project's promotions, the oldest first; the last is what it serves."""
+    table = Table("version", "promoted", "by", "why", "mIoU")
+    for move in Admin(get_settings()).promotions(project):
+        miou = move.metrics.get("miou")
+        table.add_row(move.version, move.when, move.who, move.why, "–" if miou is None else f"{miou:.3f}")
+    console.print(table)
+
+
+@app.command()
+def rollback(
+    project: Project,
+    version: Annotated[
+        str | None, typer.Argument(help="Checkpoint to go back to; the previous champion if left out.")
+    ] = None,
+) -> None:
+    """Make an earlier checkpoint the champion again, on every backend within seconds."""
+    admin = Admin(get_settings())
+    move = admin.rollback(admin.key(project), version)
+    console.print(f"project {project} now serves {move.version} ({move.why})")
+
+
+@app.command()
+def prelabel(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of images.")],
+    project: Annotated[str | None, typer.Option(help="Project that gets the images as tasks with predictions.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder that gets images and label maps instead.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint to use; the project's champion if left out.")
+    ] = None,
+) -> None:
+    """Pre-label a folder of images on a worker, into Label Studio or onto disk."""
+    admin = Admin(get_settings())
+    key = admin.key(project) if project else None
+    if not admin.prelabel(folder.resolve(), key, to.resolve() if to else None, checkpoint, console):
+        raise typer.Exit(1)
+
+
+def _set_store(store: str | None) -> None:
+    """Children and settings read the environment, so that is where an option goes."""
+    if store is not None:
+        os.environ["UNDERPAINT_STORE"] = store
+        get_settings.cache_clear()
+
+
+def main() -> None:
+    """Run the command; faults that a person can mend are one line, not a traceback."""
+    try:
+        app()
+    except (AdminError, LabelStudioError, ProjectError, StoreError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)
+    except redis.RedisError as error:
+        console.print(
+            f"[red]error:[/red] Redis can't be reached ({error}): start it, or set REDIS_URL", highlight=False
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Underpaint as label-studio-ml knows models: one class that runs under its 1.0.9 runner and its 2.x one.
+
+``label-studio-ml start`` with this class serves where a team's tooling expects that runner. The project's own HTTP
+front (``underpaint serve``) also answers what that runner doesn't: see README.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+from underpaint.labelstudio.label_config import parse
+from underpaint.project import ProjectError, find_key, key_of
+from underpaint.serving.backend import Backend
+from underpaint.settings import get_settings
+
+_backend: Backend | None = None
+_lock = threading.Lock()
+
+
+def _shared_backend() -> Backend:
+    """The process's one backend: the runner makes a model object a request, or one for all."""
+    global _backend
+    with _lock:
+        if _backend is None:
+            _backend = Backend(get_settings())
+            _backend.start()
+        return _backend
+
+
+class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
+    """Predicts with the project's champion, and asks for retrains."""
+
+    def __init__(self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any) -> None:
+        super().__init__(label_config=label_config, **kwargs)
+        self.label_config = label_config
+        self._project = project_id
+        self._connection = (kwargs.get("hostname") or "", kwargs.get("access_token") or "")
+        self._shared = _shared_backend()
+
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
+    ) -> list[Any]:
+        """One prediction a task, as :meth:`Predictor.predict` gives them.
+
+        The 1.x runner doesn't say which project it predicts for, but its tasks do. Raises ``LabelConfigError``, or
+        ``ProjectError`` where neither says.
+        """
+        if not tasks:
+            return []
+        if not self.label_config:
+            raise ProjectError("the runner gave no label config: let Label Studio send /setup first")
+        project = self._key(tasks[0])
+        if all(self._connection):
+            self._shared.connect(project, *self._connection)
+        return self._shared.predictor.predict(
+            tasks,
+            parse(self.label_config),
+            self._shared.champions.serving(project),
+            self._shared.fetcher(project),
+            context,
+        )
+
+    def fit(self, *args: Any, event: str | None = None, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
+        """Asks for a retrain, which an RQ worker runs. Called ``fit((), event=, data=)`` by 1.x, ``fit(event, data)``
+        by 2.x; returns ``{"job": id}``."""
+        if data is None:
+            event, data = args
+        return {"job": self._shared.retrains.request(key_of(data["project"])), "event": event}
+
+    def _key(self, task: Mapping[str, Any]) -> str:
+        name = str(self._project or task.get("project") or "")
+        known = {*self._shared.store.projects(), *self._shared.champions.versions()}
+        # A project that nobody trained has no key in the store, and no champion whichever key it gets.
+        key = find_key(name, known) or (f"{name}.0" if name.isdigit() else None)
+        if key is None:
+            raise ProjectError(f"neither the runner nor the task says which project this is (got {name!r})")
+        return key

@@ -1,0 +1,197 @@
+"""The HTTP front: Label Studio's ML backend protocol, as its 1.23 really speaks it.
+
+Label Studio waits 1 s for /health and /webhook and 3 s for /setup, so those never wait for a prediction, a load,
+Redis or Label Studio.
+"""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import redis
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+from underpaint.checkpoints.store import StoreError
+from underpaint.labelstudio.label_config import LabelConfigError, parse
+from underpaint.project import ProjectError, check_key, key_of
+from underpaint.serving.backend import Backend, labels_in
+from underpaint.serving.champions import UNTRAINED
+from underpaint.serving.requests import Duplicate, JobStatus, Predict, Setup, Train, Validate, Webhook, read
+from underpaint.settings import Settings
+from underpaint.signals import project_of_job
+
+log = logging.getLogger(__name__)
+
+# Predictions may fill their own threads, never those that answer /setup and /webhook.
+PREDICTIONS_AT_ONCE = 16
+
+
+async def bounded_body(request: Request) -> bytes:
+    """The request's body; answers 413 once it grows over ``max_request_bytes``."""
+    limit = request.app.state.backend.settings.max_request_bytes
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise HTTPException(
+                413,
+                f"the request is larger than {limit} bytes: select fewer tasks, or raise UNDERPAINT_MAX_REQUEST_BYTES",
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+RawBody = Annotated[bytes, Depends(bounded_body)]
+basic = HTTPBasic(auto_error=False)
+
+
+def check_auth(request: Request, sent: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> None:
+    """Compare Basic auth with the settings, where they ask for it."""
+    settings: Settings = request.app.state.backend.settings
+    if not settings.basic_auth_user:
+        return
+    expected = f"{settings.basic_auth_user}:{settings.basic_auth_password}".encode()
+    given = f"{sent.username}:{sent.password}".encode() if sent else b""
+    if not secrets.compare_digest(given, expected):
+        raise HTTPException(
+            401,
+            "user or password missing or wrong: enter them in Settings → Model → Basic Authentication; for webhooks, "
+            'which Label Studio sends without them, PATCH /api/webhooks/{id}/ with {"headers": {"Authorization": …}}',
+            headers={"WWW-Authenticate": "Basic"},
+        )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application; its backend's threads live as long as the server runs."""
+    backend = Backend(settings)
+    limiter = CapacityLimiter(PREDICTIONS_AT_ONCE)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        backend.start()
+        yield
+        await to_thread.run_sync(backend.stop)
+
+    app = FastAPI(title="Underpaint", lifespan=lifespan, dependencies=[Depends(check_auth)])
+    app.state.backend = backend
+    _explain_errors(app)
+
+    @app.get("/")
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "UP", "model_class": "PaintingSegmenter", "champions": backend.champions.versions()}
+
+    @app.post("/setup")
+    def setup(raw: RawBody) -> dict[str, str]:
+        asked = read(Setup, raw)
+        project = check_key(asked.project)
+        parse(asked.label_config)
+        if asked.hostname and asked.access_token:
+            backend.connect(project, asked.hostname, asked.access_token)
+        return {"model_version": backend.champions.version(project)}
+
+    @app.post("/predict")
+    async def predict(raw: RawBody) -> dict[str, Any]:
+        return await to_thread.run_sync(_predict, backend, raw, limiter=limiter)
+
+    @app.post("/webhook")
+    def webhook(raw: RawBody) -> dict[str, Any]:
+        event = read(Webhook, raw)
+        project = key_of(event.project)
+        if event.action == "START_TRAINING":
+            return {"job": backend.retrains.request(project)}
+        if labels := labels_in(event.model_dump()):
+            backend.retrains.note(project, labels)
+        return {"labels": labels}
+
+    @app.post("/train", status_code=201)
+    def train(raw: RawBody) -> dict[str, str]:
+        return {"job": backend.retrains.request(check_key(read(Train, raw).project))}
+
+    @app.post("/validate")
+    def validate(raw: RawBody) -> dict[str, str]:
+        parse(read(Validate, raw).config)
+        return {"status": "ok"}
+
+    @app.get("/versions")
+    def versions(project: str | None = None) -> dict[str, list[str]]:
+        if project is not None:
+            return {"versions": [move.version for move in backend.store.promotions(check_key(project))]}
+        return {"versions": sorted(set(backend.champions.versions().values()))}
+
+    @app.post("/job_status")
+    def job_status(raw: RawBody) -> dict[str, Any]:
+        return _job_status(backend, read(JobStatus, raw).job)
+
+    @app.post("/delete")
+    def delete(raw: RawBody) -> dict[str, str]:
+        # Label Studio removes a backend more easily than a team gets its labels' worth of training back.
+        project = check_key(read(Train, raw).project)
+        return {"status": f"checkpoints of project {project} are kept"}
+
+    @app.post("/duplicate_model")
+    def duplicate(raw: RawBody) -> dict[str, str]:
+        asked = read(Duplicate, raw)
+        source, target = check_key(asked.project_src), check_key(asked.project_dst)
+        champion = backend.store.champion(source)
+        if champion is None:
+            raise HTTPException(404, f"project {source} has no champion to copy: train it first")
+        backend.store.promote(target, champion.version, "label-studio", f"copied from {source}", champion.metrics)
+        backend.champions.refresh(target)
+        return {"model_version": champion.version}
+
+    return app
+
+
+def _predict(backend: Backend, raw: bytes) -> dict[str, Any]:
+    asked = read(Predict, raw)
+    project = check_key(asked.project)
+    config = parse(asked.label_config)
+    segmenter = backend.champions.serving(project)
+    tasks = [task.model_dump() for task in asked.tasks]
+    context = asked.params.context if asked.params else None
+    results = backend.predictor.predict(tasks, config, segmenter, backend.fetcher(project), context)
+    return {"results": results, "model_version": segmenter.version if segmenter else UNTRAINED}
+
+
+def _job_status(backend: Backend, identifier: str) -> dict[str, Any]:
+    """What RQ knows of a job, or what its project's last run left in the store once RQ forgot it."""
+    job = backend.signals.job(identifier)
+    if job is not None:
+        return {"job_status": job.get_status().value, "error": job.exc_info, "meta": job.get_meta()}
+    project = project_of_job(identifier)
+    runs = backend.store.runs(project) if project else []
+    if not runs:
+        raise HTTPException(404, f"no job {identifier!r} is queued, and no run of its project is on record")
+    return {"job_status": runs[-1].get("status"), "error": runs[-1].get("error"), "meta": runs[-1]}
+
+
+def _explain_errors(app: FastAPI) -> None:
+    """Answer every fault as ``{"error": message}``: wrong requests 4xx, things that are down 503."""
+
+    def answer(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        log.warning("answered %d: %s", status, message)
+        return JSONResponse({"error": message}, status, headers)
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(LabelConfigError)
+    @app.exception_handler(ProjectError)
+    def wrong(_: Request, error: Exception) -> JSONResponse:
+        return answer(400, str(error))
+
+    @app.exception_handler(StoreError)
+    def broken_store(_: Request, error: StoreError) -> JSONResponse:
+        return answer(503, str(error))
+
+    @app.exception_handler(redis.RedisError)
+    def no_redis(_: Request, error: redis.RedisError) -> JSONResponse:
+        return answer(503, f"Redis can't be reached ({error}): start it, or set REDIS_URL, then ask again")

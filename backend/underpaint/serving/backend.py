@@ -1,0 +1,76 @@
+"""One backend process, put together: the parts that the HTTP app and the plugin class share."""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import redis
+
+from underpaint.checkpoints.store import Store
+from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.images import ImageFetcher
+from underpaint.serving.champions import Champions
+from underpaint.serving.predictor import Predictor
+from underpaint.serving.retrains import Retrains
+from underpaint.settings import Settings
+from underpaint.signals import Signals
+
+log = logging.getLogger(__name__)
+
+
+class Backend:
+    """Settings made into objects; :meth:`start` and :meth:`stop` run its threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.store)
+        self.signals = Signals(settings.redis_url, settings.queue)
+        self.champions = Champions(settings, self.store, self.signals)
+        self.retrains = Retrains(settings, self.signals)
+        self.predictor = Predictor(settings)
+        self._fetcher = lru_cache(maxsize=64)(self._new_fetcher)
+        self._connections: dict[str, tuple[str, str]] = {}
+
+    def start(self) -> None:
+        self.champions.start()
+        self.retrains.start()
+
+    def stop(self) -> None:
+        self.champions.stop()
+        self.retrains.stop()
+
+    def connect(self, project: str, url: str, token: str) -> None:
+        """Remember the Label Studio that a /setup came from, for projects whose settings name none."""
+        if self._connections.get(project) == (url, token):
+            return
+        self._connections[project] = (url, token)
+        try:
+            self.signals.remember_connection(project, url, token)
+        except redis.RedisError as error:
+            log.warning("Redis can't be reached (%s): workers don't know yet where project %s is", error, project)
+
+    def fetcher(self, project: str) -> ImageFetcher:
+        """What fetches a project's images: with the settings' Label Studio, else the one its /setup named."""
+        settings = self.settings
+        if settings.label_studio_url and settings.label_studio_token:
+            return self._fetcher(settings.label_studio_url, settings.label_studio_token)
+        return self._fetcher(*self._connections.get(project, ("", "")))
+
+    def _new_fetcher(self, url: str, token: str) -> ImageFetcher:
+        return ImageFetcher(self.settings, LabelStudio(url, token) if url and token else None)
+
+
+def labels_in(event: dict[str, Any]) -> int:
+    """How many annotations a webhook event says were accepted, changed or deleted.
+
+    Label Studio sends one annotation or a list of them, deleted ones as ``annotations``, and for an import only the
+    tasks, with their annotation counts. Skipped annotations teach nothing and count as none.
+    """
+    action = event.get("action", "")
+    if action.startswith("ANNOTATION"):
+        found = event.get("annotation") or event.get("annotations") or []
+        found = [found] if isinstance(found, dict) else found
+        return sum(not annotation.get("was_cancelled") for annotation in found)
+    if action in ("TASKS_CREATED", "TASKS_DELETED"):
+        return sum(int(task.get("total_annotations") or 0) for task in event.get("tasks") or [])
+    return 0

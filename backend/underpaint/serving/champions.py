@@ -1,0 +1,154 @@
+"""The champion of each project: loaded on demand, swapped while it serves, evicted least recently used."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import redis
+
+from underpaint.checkpoints.store import Store
+from underpaint.segmenter.segmenter import Segmenter
+from underpaint.settings import Settings
+from underpaint.signals import Signals
+
+log = logging.getLogger(__name__)
+
+# What /setup and /predict answer for a project that has no champion: Label Studio needs a non-empty version.
+UNTRAINED = "untrained"
+
+
+@dataclass
+class _Seat:
+    """One project's place: the version it serves, and the segmenter once somebody needed it."""
+
+    version: str | None
+    segmenter: Segmenter | None = None
+    refused: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Champions:
+    """Which checkpoint serves which project, in this process.
+
+    A promotion reaches it through Redis within milliseconds, and through a look at the store every
+    ``poll_seconds`` if the message is lost. The new champion is loaded and warmed beside the old one; only then
+    does :meth:`version` change.
+    """
+
+    def __init__(self, settings: Settings, store: Store, signals: Signals) -> None:
+        self._settings = settings
+        self._store = store
+        self._signals = signals
+        self._seats: OrderedDict[str, _Seat] = OrderedDict()
+        self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._listen, name="promotions", daemon=True),
+            threading.Thread(target=self._poll, name="store-poll", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def version(self, project: str) -> str:
+        """The version that the project's next prediction will carry; :data:`UNTRAINED` without a champion."""
+        return self._seat(project).version or UNTRAINED
+
+    def versions(self) -> dict[str, str]:
+        """Version by project, for the projects that this process has met."""
+        with self._lock:
+            return {project: seat.version or UNTRAINED for project, seat in self._seats.items()}
+
+    def serving(self, project: str) -> Segmenter | None:
+        """The segmenter that serves ``project`` now, loaded if need be; None without a champion.
+
+        Hold on to it for a whole response, so that no response is made by two. Raises ``StoreError`` when the
+        champion can't be loaded.
+        """
+        seat = self._seat(project)
+        with self._lock:
+            self._seats.move_to_end(project)
+        with seat.lock:
+            if seat.segmenter is None and seat.version is not None:
+                seat.segmenter = self._load(seat.version)
+            segmenter = seat.segmenter
+        self._evict()
+        return segmenter
+
+    def refresh(self, project: str) -> None:
+        """Look at the store, and swap if the project's champion moved."""
+        with self._refreshing:  # a message and a poll at once must not load one checkpoint twice
+            self._refresh(project)
+
+    def _refresh(self, project: str) -> None:
+        seat = self._seat(project)
+        promotion = self._store.champion(project)
+        version = promotion.version if promotion else None
+        if version in (seat.version, seat.refused):
+            return
+        try:
+            # Nobody waits for a project that isn't in memory: its next request loads the new champion itself.
+            challenger = self._load(version) if version and seat.segmenter else None
+        except Exception as error:
+            seat.refused = version
+            log.error(
+                "project %s: checkpoint %s can't be loaded, %s goes on: %s", project, version, seat.version, error
+            )
+            return
+        with seat.lock:
+            seat.version, seat.segmenter, seat.refused = version, challenger, None
+        log.info("project %s: now serves %s", project, version)
+
+    def _seat(self, project: str) -> _Seat:
+        with self._lock:
+            if project in self._seats:
+                return self._seats[project]
+        promotion = self._store.champion(project)
+        with self._lock:
+            return self._seats.setdefault(project, _Seat(promotion.version if promotion else None))
+
+    def _load(self, version: str) -> Segmenter:
+        with self._lock:  # projects may share a checkpoint, and then share its memory
+            for seat in self._seats.values():
+                if seat.segmenter is not None and seat.segmenter.version == version:
+                    return seat.segmenter
+        started = time.monotonic()
+        segmenter = Segmenter(self._store.get(version), self._settings.device)
+        segmenter.warm()
+        log.info("checkpoint %s loaded and warm in %.1f s", version, time.monotonic() - started)
+        return segmenter
+
+    def _evict(self) -> None:
+        with self._lock:
+            loaded = [seat for seat in self._seats.values() if seat.segmenter is not None]
+            for seat in loaded[: -self._settings.max_loaded]:
+                # Requests that hold the segmenter finish with it; the seat only lets go.
+                seat.segmenter = None
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                for project in self._signals.promoted(timeout=1.0):
+                    self._refresh_safely(project)
+            except redis.RedisError:
+                self._stopping.wait(1.0)
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(self._settings.poll_seconds):
+            for project in list(self.versions()):
+                self._refresh_safely(project)
+
+    def _refresh_safely(self, project: str) -> None:
+        try:
+            self.refresh(project)
+        except Exception as error:
+            log.error("project %s: the store can't be read, the champion in memory goes on: %s", project, error)

@@ -1,0 +1,104 @@
+"""From accepted labels to one queued retrain a project, by the policy in the settings."""
+
+import logging
+import threading
+import time
+from collections import Counter
+
+import redis
+
+from underpaint.settings import Settings
+from underpaint.signals import Pending, Signals, job_id
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+
+
+def is_due(pending: Pending, now: float, settings: Settings) -> bool:
+    """Whether a retrain should start: asked for; or enough labels, or old enough ones, and nobody busy labelling."""
+    if pending.requested:
+        return True
+    if pending.labels == 0 or now - pending.last < settings.retrain_quiet_seconds:
+        return False
+    waited = now - pending.first >= settings.retrain_after_minutes * 60
+    return waited or pending.labels >= settings.retrain_after_labels
+
+
+class Retrains:
+    """Notes labels in memory at once and in Redis when it can, and queues retrains that are due.
+
+    One thread does the talking, so that a webhook is answered in microseconds even with Redis down. Several
+    backends may run one each: the job's id is unique, so they can't queue a retrain twice.
+    """
+
+    def __init__(self, settings: Settings, signals: Signals) -> None:
+        self._settings = settings
+        self._signals = signals
+        self._noted: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._complained = False
+        self._thread = threading.Thread(target=self._run, name="retrains", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def note(self, project: str, labels: int) -> None:
+        """Count newly accepted, changed or deleted labels of a project."""
+        with self._lock:
+            self._noted[project] += labels
+        self._wake.set()
+
+    def request(self, project: str) -> str:
+        """Queue a retrain now, because a person asked; returns its job id.
+
+        If one runs already, another follows it. Raises ``redis.RedisError`` when Redis can't be reached.
+        """
+        self._signals.request(project)
+        self._enqueue(project)
+        return job_id(project)
+
+    def _enqueue(self, project: str) -> None:
+        if self._signals.enqueue_retrain(project, self._settings.retrain_timeout):
+            log.info("project %s: retrain queued", project)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+            try:
+                self._flush()
+                for project, pending in self._signals.pending().items():
+                    if is_due(pending, time.time(), self._settings):
+                        self._enqueue(project)
+                self._complained = False
+            except redis.RedisError as error:
+                self._complain(error)
+
+    def _flush(self) -> None:
+        """Move what was noted to Redis; what Redis didn't take stays noted."""
+        with self._lock:
+            noted, self._noted = self._noted, Counter()
+        try:
+            while noted:
+                project, labels = noted.popitem()
+                try:
+                    self._signals.note(project, labels)
+                except redis.RedisError:
+                    noted[project] += labels
+                    raise
+        finally:
+            with self._lock:
+                self._noted.update(noted)
+
+    def _complain(self, error: redis.RedisError) -> None:
+        if not self._complained:
+            log.error("Redis can't be reached (%s): retrains wait. Start it, or set REDIS_URL.", error)
+        self._complained = True

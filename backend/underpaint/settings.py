@@ -1,0 +1,73 @@
+"""Every knob of Underpaint, in one place. Each is read from the environment with the prefix ``UNDERPAINT_``."""
+
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the backend and the workers; both read the same environment."""
+
+    model_config = SettingsConfigDict(env_prefix="UNDERPAINT_", populate_by_name=True)
+
+    store: str = Field("store", description="Where checkpoints and champions live: a folder or any fsspec URL.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("redis_url", "UNDERPAINT_REDIS_URL", "REDIS_URL"),
+        description="Redis for signals and the RQ queue; REDIS_URL is read too.",
+    )
+    queue: str = Field("underpaint", description="Name of the RQ queue.")
+
+    label_studio_url: str = Field("", description="Base URL of Label Studio, sub-path included.")
+    label_studio_token: str = Field("", description="Legacy token or personal access token of Label Studio.")
+    basic_auth_user: str = Field("", description="User that Label Studio must send; empty switches the check off.")
+    basic_auth_password: str = Field("", description="Password that goes with basic_auth_user.")
+
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        ["*"],
+        description="Hosts (host or host:port, * as wildcard, separated by commas) that images may come from. "
+        "`*` covers public addresses only; loopback and private ones must be named.",
+    )
+    fetch_timeout: float = Field(20.0, gt=0, description="Seconds that fetching one image may take in all.")
+    fetch_concurrency: int = Field(8, ge=1, description="Images fetched at the same time.")
+    max_image_bytes: int = Field(100_000_000, gt=0, description="Largest image file, in bytes.")
+    max_image_pixels: int = Field(200_000_000, gt=0, description="Largest image, in pixels after decoding.")
+    predict_deadline: float = Field(
+        90.0, gt=0, description="Seconds one /predict may take; Label Studio hangs up after 100."
+    )
+    max_request_bytes: int = Field(256_000_000, gt=0, description="Largest request body, in bytes.")
+    max_loaded: int = Field(4, ge=1, description="Champions kept in memory; the least recently used leaves first.")
+    poll_seconds: float = Field(5.0, gt=0, description="Seconds between looks at the store for promotions.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+
+    retrain_after_labels: int = Field(5, ge=1, description="New accepted labels that start a retrain.")
+    retrain_after_minutes: float = Field(60.0, ge=0, description="Minutes after which fewer labels start one too.")
+    retrain_quiet_seconds: float = Field(30.0, ge=0, description="Seconds without a new label before a retrain.")
+    ground_truth_only: bool = Field(False, description="Learn only from annotations marked as ground truth.")
+    unlabelled_is_background: bool = Field(
+        False, description="Pixels without a label become a class `background` instead of being ignored."
+    )
+    train_epochs: int = Field(40, ge=1, description="Passes over the training paintings in one retrain.")
+    train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
+    image_size: int = Field(256, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
+    encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of new segmenters, by smp's name.")
+    architecture: str = Field("FPN", description="Architecture of new segmenters, by smp's name.")
+    allow_noncommercial: bool = Field(False, description="Allow encoders whose weights are non-commercial.")
+
+    @property
+    def retrain_timeout(self) -> float:
+        """Seconds after which RQ gives a retrain up: half an hour beyond its training time for all the rest."""
+        return self.train_minutes * 60 + 1800
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: str | list[str]) -> list[str]:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once from the environment."""
+    return Settings()

@@ -1,0 +1,153 @@
+"""Everything Underpaint keeps in Redis: what is new, who may be asked, what was promoted, what is queued.
+
+Nothing here matters if it is lost: labels live in Label Studio, checkpoints and champions in the store.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job
+
+from underpaint.project import check_key
+
+PREFIX = "underpaint"
+PROMOTED = f"{PREFIX}:promoted"
+RETRAIN = "underpaint_workers.jobs.retrain"
+PRELABEL = "underpaint_workers.jobs.prelabel"
+
+# A finished job frees its id at once; a failed one holds it for a minute, so that it can be read and isn't hammered.
+RESULT_TTL = 0
+FAILURE_TTL = 60
+
+# Counts labels and moves `last`, but keeps the `first` that is already there: one step, so that no label is lost
+# between a worker's take and a backend's note.
+_NOTE = """
+redis.call('HINCRBY', KEYS[1], 'labels', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'first', ARGV[2])
+redis.call('HSET', KEYS[1], 'last', ARGV[2])
+"""
+
+# Read and clear in one step, for the same reason.
+_TAKE = """
+local found = redis.call('HGETALL', KEYS[1])
+redis.call('DEL', KEYS[1])
+return found
+"""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Accepted labels of one project that no retrain has taken yet.
+
+    ``first`` and ``last`` are Unix seconds of the first and the latest of them; ``requested`` says that a person
+    asked for a retrain whatever the numbers are.
+    """
+
+    labels: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    requested: bool = False
+
+
+def job_id(project: str) -> str:
+    """The RQ id of a project's retrain. There is one, so that two can't run at once."""
+    return "retrain-" + check_key(project).replace(".", "-")
+
+
+def project_of_job(job: str) -> str | None:
+    """The project key whose retrain has this RQ id, or None when it isn't a retrain's."""
+    head, _, rest = job.partition("-")
+    number, _, created = rest.partition("-")
+    return f"{number}.{created}" if head == "retrain" and number.isdigit() and created.isdigit() else None
+
+
+class Signals:
+    """Redis as Underpaint uses it. Every method raises ``redis.RedisError`` when Redis can't be reached in 2 s."""
+
+    def __init__(self, url: str, queue: str) -> None:
+        self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
+        self.queue = Queue(queue, connection=self.redis)
+
+    def note(self, project: str, labels: int, now: float | None = None) -> None:
+        """Count ``labels`` newly accepted, changed or deleted annotations."""
+        self.redis.eval(_NOTE, 1, self._pending_key(project), labels, time.time() if now is None else now)
+
+    def request(self, project: str) -> None:
+        """Remember that a person asked for a retrain."""
+        self.redis.hset(self._pending_key(project), "requested", "1")
+
+    def pending(self) -> dict[str, Pending]:
+        """What waits, by project."""
+        keys = [key.decode() for key in self.redis.scan_iter(f"{PREFIX}:pending:*")]
+        return {key.rsplit(":", 1)[1]: _pending(self.redis.hgetall(key)) for key in keys}
+
+    def take(self, project: str) -> Pending:
+        """What waits for ``project``, cleared in the same step: a retrain starts with this."""
+        flat = self.redis.eval(_TAKE, 1, self._pending_key(project))
+        return _pending(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def enqueue_retrain(self, project: str, timeout: float) -> bool:
+        """Queue the project's one retrain; False when it is queued or running already. ``timeout`` in seconds."""
+        try:
+            self.queue.enqueue_call(
+                RETRAIN,
+                kwargs={"project": project},
+                job_id=job_id(project),
+                unique=True,
+                timeout=int(timeout),
+                result_ttl=RESULT_TTL,
+                failure_ttl=FAILURE_TTL,
+                description=f"retrain project {project}",
+            )
+        except DuplicateJobError:
+            return False
+        return True
+
+    def job(self, identifier: str) -> Job | None:
+        """The RQ job of this id while Redis knows it."""
+        try:
+            return Job.fetch(identifier, connection=self.redis)
+        except NoSuchJobError:
+            return None
+
+    def remember_connection(self, project: str, url: str, token: str) -> None:
+        """Keep where a project's Label Studio is, as its /setup said. The pair is only ever used together."""
+        self.redis.hset(f"{PREFIX}:connection:{project}", mapping={"url": url, "token": token})
+
+    def connection(self, project: str) -> tuple[str, str] | None:
+        """``(url, token)`` of the project's last /setup, or None."""
+        found: Mapping[Any, Any] = self.redis.hgetall(f"{PREFIX}:connection:{project}")
+        return (found[b"url"].decode(), found[b"token"].decode()) if found else None
+
+    def announce(self, project: str) -> None:
+        """Tell every backend that the project's champion moved."""
+        self.redis.publish(PROMOTED, project)
+
+    def promoted(self, timeout: float) -> Iterator[str]:
+        """Projects as they are announced; ends after ``timeout`` seconds so that the caller can look elsewhere."""
+        deadline = time.monotonic() + timeout
+        with self.redis.pubsub(  # type: ignore[no-untyped-call]
+            ignore_subscribe_messages=True
+        ) as subscription:
+            subscription.subscribe(PROMOTED)
+            while (left := deadline - time.monotonic()) > 0:
+                message = subscription.get_message(timeout=min(left, 1.0))
+                if message:
+                    yield message["data"].decode()
+
+    def _pending_key(self, project: str) -> str:
+        return f"{PREFIX}:pending:{check_key(project)}"
+
+
+def _pending(fields: Mapping[Any, Any]) -> Pending:
+    return Pending(
+        labels=int(fields.get(b"labels", b"0")),
+        first=float(fields.get(b"first", b"0")),
+        last=float(fields.get(b"last", b"0")),
+        requested=b"requested" in fields,
+    )

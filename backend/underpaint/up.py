@@ -1,0 +1,101 @@
+"""``underpaint up``: Redis if none is given, the backend and one worker, in the foreground."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from underpaint.checkpoints.store import Store
+from underpaint.redis_server import RedisServer
+from underpaint.settings import Settings, get_settings
+
+STOP_SECONDS = 15
+
+
+def up(host: str, port: int) -> int:
+    """Run everything but Label Studio until interrupted or until a part dies; returns the exit status."""
+    console = Console()
+    settings = get_settings()
+    Store(settings.store).check()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as stack:
+        environment = dict(os.environ)
+        if not _redis_given(environment):
+            server = stack.enter_context(RedisServer(_redis_folder(settings)))
+            environment["REDIS_URL"] = server.url
+            console.print(f"Redis    {server.url}, its data in {server.folder}", highlight=False)
+        parts = {
+            "backend": _start("underpaint.cli", "serve", "--host", host, "--port", str(port), environment=environment),
+            "worker": _start("underpaint_workers", environment=environment),
+        }
+        stack.callback(_stop, parts)
+        for line in advice(settings, host, port):
+            console.print(line, highlight=False)
+        try:
+            while True:
+                for name, process in parts.items():
+                    if (status := process.poll()) is not None:
+                        console.print(f"[red]the {name} ended with status {status}: its last lines above say why[/red]")
+                        return 1
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return 0
+
+
+def advice(settings: Settings, host: str, port: int) -> list[str]:
+    """What to paste where, and which settings are missing, with the remedy."""
+    address = "127.0.0.1" if host in ("0.0.0.0", "127.0.0.1") else host
+    lines = [
+        f"Store    {settings.store}",
+        f"Backend  http://{address}:{port}  ← paste this into Label Studio: project → Settings → Model → Connect Model",
+    ]
+    if host == "0.0.0.0":
+        lines.append("         (from another machine, with this machine's name instead of 127.0.0.1)")
+    if not settings.label_studio_url:
+        lines.append(
+            "Missing  UNDERPAINT_LABEL_STUDIO_URL: where Label Studio is, such as http://127.0.0.1:8080. Until it is "
+            "set, each project's /setup says so, which works only while legacy tokens are on."
+        )
+    if not settings.label_studio_token:
+        lines.append(
+            "Missing  UNDERPAINT_LABEL_STUDIO_TOKEN: a token from Label Studio → Account & Settings → Personal Access "
+            "Token. Workers pull accepted labels with it, and uploaded images are fetched with it."
+        )
+    return lines
+
+
+def _redis_given(environment: Mapping[str, str]) -> bool:
+    return bool(environment.get("REDIS_URL") or environment.get("UNDERPAINT_REDIS_URL"))
+
+
+def _redis_folder(settings: Settings) -> Path:
+    """Beside the checkpoints; for a store that is no local folder, in the user's cache."""
+    if "://" in settings.store:
+        return Path.home() / ".cache" / "underpaint" / "redis"
+    return Path(settings.store).resolve() / "redis"
+
+
+def _start(module: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+
+
+def _stop(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for process in parts.values():
+        process.terminate()
+    for process in parts.values():
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt

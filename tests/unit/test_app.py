@@ -1,0 +1,266 @@
+import io
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from http_server import Answer, Server, serve
+from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.checkpoints.store import Store
+from underpaint.labelstudio import rle
+from underpaint.serving.app import create_app
+from underpaint.serving.champions import UNTRAINED
+from underpaint.settings import Settings
+
+PROJECT = "3.1795344327"
+CONFIG = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="Skies"/><Label value="Water"/></BrushLabels>'
+    '<PolygonLabels name="poly" toName="image"><Label value="Heaven" predicted_values="sky"/></PolygonLabels>'
+    '<RectangleLabels name="rect" toName="image"><Label value="Clouds"/></RectangleLabels></View>'
+)
+Make = Callable[..., Checkpoint]
+
+
+def jpeg(size: tuple[int, int], orientation: int = 1) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, (120, 150, 200)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be huge, and ends there."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = width.to_bytes(4) + height.to_bytes(4)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    return bytes(data)
+
+
+@pytest.fixture
+def images() -> Iterator[Server]:
+    released = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        released.wait(20)
+        yield b""
+
+    files: dict[str, Any] = {
+        "/good.jpg": jpeg((90, 60)),
+        "/turned.jpg": jpeg((90, 60), orientation=6),
+        "/truncated.jpg": jpeg((900, 600))[:1000],
+        "/text.png": b"this is no picture",
+        "/huge.png": png_header(30_000, 30_000),
+    }
+
+    def answer(request: Any) -> Answer:
+        if request.path == "/never.jpg":
+            return Answer(never())
+        return Answer(files[request.path]) if request.path in files else Answer(status=404)
+
+    with serve(answer) as server:
+        yield server
+        released.set()
+
+
+@pytest.fixture
+def settings_here(settings: Settings, images: Server) -> Settings:
+    return settings.model_copy(update={"allowed_hosts": [images.host], "fetch_timeout": 1.0})
+
+
+@pytest.fixture
+def client(settings_here: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings_here)) as client:
+        yield client
+
+
+@pytest.fixture
+def version(settings: Settings, make_checkpoint: Make) -> str:
+    store = Store(settings.store)
+    version = store.put(make_checkpoint(("sky", "water"), "sky"))
+    store.promote(PROJECT, version, "test", "test", {})
+    return version
+
+
+def predict(client: TestClient, urls: list[str], config: str = CONFIG, **params: Any) -> Any:
+    tasks = [{"id": number, "data": {"image": url}} for number, url in enumerate(urls)]
+    body = {"tasks": tasks, "project": PROJECT, "label_config": config, "params": {"context": None, **params}}
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["results"]
+
+
+def test_predictions_for_three_kinds_of_control(client: TestClient, images: Server, version: str) -> None:
+    [prediction] = predict(client, [f"{images.url}/good.jpg"])
+    assert prediction["model_version"] == version
+    by_control = {region["from_name"]: region for region in prediction["result"]}
+    assert {name: region["type"] for name, region in by_control.items()} == {
+        "brush": "brushlabels",
+        "poly": "polygonlabels",
+        "rect": "rectanglelabels",
+    }
+    assert by_control["brush"]["value"]["brushlabels"] == ["Skies"]
+    assert by_control["poly"]["value"]["polygonlabels"] == ["Heaven"]
+    assert (rle.decode(by_control["brush"]["value"]["rle"], (60, 90)) == 255).all()
+    rectangle = by_control["rect"]["value"]
+    assert [rectangle[side] for side in ("x", "y", "width", "height")] == [0, 0, 100, 100]
+    assert len({region["id"] for region in prediction["result"]}) == 3
+    assert all(0 < region["score"] <= 1 for region in prediction["result"])
+
+
+def test_sizes_are_those_the_browser_shows(client: TestClient, images: Server, version: str) -> None:
+    [prediction] = predict(client, [f"{images.url}/turned.jpg"])
+    assert {(r["original_width"], r["original_height"]) for r in prediction["result"]} == {(60, 90)}
+
+
+def test_a_bad_image_empties_its_own_slot_only(
+    client: TestClient, images: Server, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = ["truncated.jpg", "text.png", "huge.png", "missing.jpg", "never.jpg"]
+    urls = [f"{images.url}/{name}" for name in ["good.jpg", *bad, "good.jpg"]]
+    results = predict(client, [*urls, "", "file:///etc/passwd"])
+    assert len(results) == 9
+    assert [bool(prediction["result"]) for prediction in results] == [True, *[False] * 5, True, False, False]
+    for place, name in enumerate(bad, start=1):
+        assert name in results[place]["reason"]
+        assert f"task {place}" in caplog.text
+
+
+def test_an_untrained_project_gets_empty_results_that_say_why(client: TestClient, images: Server) -> None:
+    [prediction] = predict(client, [f"{images.url}/good.jpg"])
+    assert prediction["result"] == []
+    assert prediction["model_version"] == UNTRAINED
+    assert "Start Training" in prediction["reason"]
+    answer = client.post("/setup", json={"project": PROJECT, "schema": CONFIG})
+    assert answer.json() == {"model_version": UNTRAINED}
+
+
+def test_a_project_whose_labels_nobody_can_name_is_told_how_to_map_them(
+    client: TestClient, images: Server, version: str
+) -> None:
+    config = CONFIG.replace("Skies", "Foo").replace("Water", "Bar").replace("Clouds", "Baz").replace("sky", "qux")
+    [prediction] = predict(client, [f"{images.url}/good.jpg"], config)
+    assert prediction["result"] == []
+    assert "predicted_values" in prediction["reason"]
+
+
+def test_the_label_config_may_change_between_two_calls(client: TestClient, images: Server, version: str) -> None:
+    before = predict(client, [f"{images.url}/good.jpg"])
+    after = predict(client, [f"{images.url}/good.jpg"], CONFIG.replace("Skies", "Sky"))
+    labels = [p["result"][-1]["value"]["brushlabels"] for [p] in (before, after)]
+    assert labels == [["Skies"], ["Sky"]]
+
+
+def test_two_thousand_tasks_at_once(client: TestClient, version: str) -> None:
+    results = predict(client, ["data:image/png;base64,broken"] * 2000)
+    assert len(results) == 2000
+    assert not any(prediction["result"] for prediction in results)
+
+
+def test_tasks_beyond_the_deadline_are_left_for_the_next_retrieve(
+    settings_here: Settings, images: Server, version: str
+) -> None:
+    hurried = settings_here.model_copy(update={"predict_deadline": 0.001})
+    with TestClient(create_app(hurried)) as client:
+        results = predict(client, [f"{images.url}/good.jpg"] * 20)
+    assert len(results) == 20
+    assert results[-1] == []  # Label Studio stores nothing for an empty list, and asks again
+
+
+def test_no_tasks(client: TestClient, version: str) -> None:
+    assert predict(client, []) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/predict", b"{broken", "JSON"),
+        ("/predict", b"[]", "object"),
+        ("/predict", {"tasks": []}, "project"),
+        ("/predict", {"tasks": [{"id": 1}], "project": PROJECT, "label_config": CONFIG}, "tasks.0.data"),
+        ("/predict", {"tasks": [], "project": "nonsense", "label_config": CONFIG}, "<id>.<created timestamp>"),
+        ("/predict", {"tasks": [], "project": PROJECT, "label_config": "<View>"}, "XML"),
+        ("/predict", {"tasks": [], "project": PROJECT, "label_config": "<View/>"}, "Image"),
+        ("/setup", {"project": PROJECT, "schema": '<View><Image name="i" value="$i"/></View>'}, "BrushLabels"),
+        ("/setup", {}, "project"),
+        ("/webhook", {"action": "ANNOTATION_CREATED"}, "project"),
+        ("/webhook", {"action": "START_TRAINING", "project": {"id": 1}}, "created_at"),
+        ("/train", {"project": "x"}, "<id>.<created timestamp>"),
+        ("/validate", {"config": "<View/>"}, "Image"),
+        ("/duplicate_model", {"project_src": "1.1", "project_dst": "2.1"}, "no champion"),
+        ("/job_status", {"job": "unheard-of"}, "unheard-of"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, path: str, body: Any, said: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = client.post(path, content=content)
+    assert 400 <= answer.status_code < 500
+    assert said in answer.json()["error"]
+
+
+def test_a_request_that_is_too_large_is_refused(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"max_request_bytes": 1000}))) as client:
+        answer = client.post("/predict", content=b"x" * 2000)
+    assert answer.status_code == 413
+    assert "UNDERPAINT_MAX_REQUEST_BYTES" in answer.json()["error"]
+
+
+def test_the_rest_of_the_connector(client: TestClient, version: str) -> None:
+    assert client.post("/validate", json={"config": CONFIG}).json() == {"status": "ok"}
+    assert client.post("/duplicate_model", json={"project_src": PROJECT, "project_dst": "4.1"}).json() == {
+        "model_version": version
+    }
+    assert client.post("/setup", json={"project": "4.1", "schema": CONFIG}).json() == {"model_version": version}
+    assert client.get("/versions", params={"project": PROJECT}).json() == {"versions": [version]}
+    assert client.post("/delete", json={"project": PROJECT}).status_code == 200
+    assert client.post("/setup", json={"project": PROJECT, "schema": CONFIG}).json() == {"model_version": version}
+    queued = client.post("/train", json={"project": PROJECT, "annotations": []})
+    assert queued.status_code == 201
+    assert client.post("/job_status", json=queued.json()).json()["job_status"] == "queued"
+
+
+def test_a_job_that_redis_forgot_is_found_in_the_store(client: TestClient, settings: Settings) -> None:
+    Store(settings.store).write_run(PROJECT, "20260101", {"id": "20260101", "status": "failed", "error": "no labels"})
+    answer = client.post("/job_status", json={"job": "retrain-3-1795344327"}).json()
+    assert (answer["job_status"], answer["error"]) == ("failed", "no labels")
+
+
+def test_basic_auth(settings: Settings) -> None:
+    locked = settings.model_copy(update={"basic_auth_user": "u", "basic_auth_password": "p"})
+    with TestClient(create_app(locked)) as client:
+        for answer in (client.get("/health"), client.get("/health", auth=("u", "wrong"))):
+            assert answer.status_code == 401
+            assert "Basic Authentication" in answer.json()["error"]
+        assert client.get("/health", auth=("u", "p")).status_code == 200
+
+
+def test_quick_answers_stay_quick_with_redis_down_and_predictions_under_way(
+    settings_here: Settings, images: Server, version: str
+) -> None:
+    alone = settings_here.model_copy(update={"redis_url": "redis://127.0.0.1:1/0", "fetch_timeout": 3.0})
+    project = {"id": 3, "created_at": "2026-11-22T10:45:27Z"}
+    event = {"action": "ANNOTATION_CREATED", "annotation": {"was_cancelled": False}, "project": project}
+    with TestClient(create_app(alone)) as client:
+        slow = [threading.Thread(target=predict, args=(client, [f"{images.url}/never.jpg"])) for _ in range(20)]
+        for thread in slow:
+            thread.start()
+        time.sleep(0.3)
+        started = time.perf_counter()
+        assert client.get("/health").status_code == 200
+        assert client.post("/setup", json={"project": PROJECT, "schema": CONFIG}).status_code == 200
+        assert client.post("/webhook", json=event).json() == {"labels": 1}
+        assert time.perf_counter() - started < 1.0
+        refused = client.post("/webhook", json={"action": "START_TRAINING", "project": project})
+        assert refused.status_code == 503
+        assert "REDIS_URL" in refused.json()["error"]
+        for thread in slow:
+            thread.join()

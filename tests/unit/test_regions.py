@@ -1,0 +1,321 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from label_studio_sdk.converter import brush
+from numpy.typing import NDArray
+
+from underpaint.labelstudio.geometry import fill_polygon, outline, pieces
+from underpaint.labelstudio.label_config import LabelConfig, parse
+from underpaint.labelstudio.label_space import LabelSpace
+from underpaint.labelstudio.regions import Region, RegionError, encode, rasterise
+from underpaint.taxonomy import UNLABELLED
+
+CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
+CLASSES = ("sky", "water", "tree")
+EXACT = 'model_min_area="0" model_polygon_tolerance="0" model_polygon_points="100000"'
+
+class_maps = hnp.arrays(
+    np.uint8,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+    elements=st.sampled_from([0, 1, 2, UNLABELLED]),
+)
+
+
+def project(*tags: str, options: str = EXACT) -> LabelConfig:
+    labels = "".join(f'<Label value="{name.title()}"/>' for name in CLASSES)
+    controls = (f'<{tag} name="{tag}" toName="image" {options}>{labels}</{tag}>' for tag in tags)
+    return parse(f'<View><Image name="image" value="$image"/>{"".join(controls)}</View>')
+
+
+def predict(class_map: NDArray[np.uint8], config: LabelConfig, confidence: float = 0.75) -> tuple[list[Region], float]:
+    certain = np.full(class_map.shape, confidence, np.float32)
+    return encode(class_map, certain, LabelSpace.match(config, CLASSES))
+
+
+def shape_region(kind: str, label: str = "Sky", size: tuple[int, int] = (10, 10), **value: Any) -> Region:
+    """A region as the editor writes it, on an image of the given height and width."""
+    tag = {"brushlabels": "BrushLabels", "polygonlabels": "PolygonLabels", "ellipselabels": "EllipseLabels"}
+    return {
+        "id": "drawn",
+        "type": kind,
+        "from_name": tag.get(kind, "RectangleLabels"),
+        "to_name": "image",
+        "original_height": size[0],
+        "original_width": size[1],
+        "image_rotation": 0,
+        "value": {**value, kind: [label]},
+    }
+
+
+def sdk_encode(alpha: NDArray[np.uint8]) -> list[int]:
+    rle: list[int] = brush.mask2rle(alpha)  # type: ignore[no-untyped-call]
+    return rle
+
+
+@settings(deadline=None)
+@given(class_maps)
+def test_brush_regions_give_back_the_class_map(class_map: NDArray[np.uint8]) -> None:
+    config = project("BrushLabels")
+    result, score = predict(class_map, config)
+    assert len(result) == len(set(class_map.ravel()) - {UNLABELLED})
+    assert score == (0.75 if result else 0.0)
+    height, width = class_map.shape
+    drawn, problems = rasterise(json.loads(json.dumps(result)), config, (height, width))
+    assert np.array_equal(drawn, class_map)
+    assert problems == []
+
+
+@settings(deadline=None)
+@given(class_maps)
+def test_polygons_give_back_the_class_map_where_no_piece_has_a_hole(class_map: NDArray[np.uint8]) -> None:
+    height, width = class_map.shape
+    config = project("PolygonLabels")
+    result, _ = predict(class_map, config)
+    drawn, problems = rasterise(result, config, (height, width))
+    found = [piece for class_id in range(len(CLASSES)) for piece in pieces(class_map == class_id)]
+    assert len(result) == len(found)
+    assert problems == []
+    if all(np.array_equal(fill_polygon(outline(p), (height, width))[p.window], p.mask) for p in found):
+        assert np.array_equal(drawn, class_map)
+    else:
+        assert (drawn[class_map != UNLABELLED] != UNLABELLED).all()
+
+
+def test_a_polygon_in_the_hole_of_another_is_drawn_after_it() -> None:
+    class_map = np.full((30, 30), 1, np.uint8)
+    class_map[2:28, 2:28] = 0
+    class_map[4:26, 4:26] = 2
+    config = project("PolygonLabels")
+    drawn, _ = rasterise(predict(class_map, config)[0], config)
+    assert np.array_equal(drawn, class_map)
+
+
+@settings(deadline=None)
+@given(class_maps)
+def test_rectangles_are_bounding_boxes_in_percent(class_map: NDArray[np.uint8]) -> None:
+    height, width = class_map.shape
+    config = project("RectangleLabels")
+    boxes = set()
+    for region in predict(class_map, config)[0]:
+        value = region["value"]
+        x, y = value["x"] * width / 100, value["y"] * height / 100
+        right, bottom = x + value["width"] * width / 100, y + value["height"] * height / 100
+        assert min(x, y) >= 0
+        assert max(value["x"] + value["width"], value["y"] + value["height"]) <= 100 + 1e-9
+        boxes.add((value["rectanglelabels"][0], *np.round((y, x, bottom, right), 6).tolist()))
+        drawn, problems = rasterise([region], config)
+        assert np.count_nonzero(drawn != UNLABELLED) == round((right - x) * (bottom - y))
+        assert problems == []
+    expected = {
+        (name.title(), float(rows.start), float(columns.start), float(rows.stop), float(columns.stop))
+        for class_id, name in enumerate(CLASSES)
+        for rows, columns in (piece.window for piece in pieces(class_map == class_id))
+    }
+    assert boxes == expected
+
+
+def test_regions_are_as_label_studio_writes_them() -> None:
+    class_map = np.zeros((40, 60), np.uint8)
+    class_map[20:, :] = 1
+    result, _ = predict(class_map, project("BrushLabels", "PolygonLabels", "RectangleLabels"))
+    assert [region["type"] for region in result] == ["rectanglelabels"] * 2 + ["polygonlabels"] * 2 + [
+        "brushlabels"
+    ] * 2
+    assert len({region["id"] for region in result}) == 6
+    for region in result:
+        value = region.pop("value")
+        assert value[region["type"]] in (["Sky"], ["Water"])
+        assert region.pop("id").isalnum()
+        assert region == {
+            "type": region["type"],
+            "from_name": {"b": "BrushLabels", "p": "PolygonLabels", "r": "RectangleLabels"}[region["type"][0]],
+            "to_name": "image",
+            "original_width": 60,
+            "original_height": 40,
+            "image_rotation": 0,
+            "score": 0.75,
+        }
+        assert set(value) - {region["type"]} in (
+            {"format", "rle"},
+            {"points", "closed"},
+            {"x", "y", "width", "height", "rotation"},
+        )
+        points = np.array(value.get("points", [(0, 0)]))
+        assert points.min() >= 0
+        assert points.max() <= 100
+
+
+def test_brush_regions_are_byte_for_byte_the_sdks() -> None:
+    class_map = (np.random.default_rng(0).random((50, 70)) < 0.4).astype(np.uint8)
+    result, _ = predict(class_map, project("BrushLabels"))
+    for class_id, region in enumerate(result):
+        assert region["value"]["rle"] == sdk_encode((class_map == class_id) * np.uint8(255))
+
+
+def test_specks_and_uncertain_regions_are_dropped() -> None:
+    class_map = np.full((100, 100), UNLABELLED, np.uint8)
+    class_map[:40] = 0
+    class_map[50, 50] = 0
+    class_map[60:70, 60:70] = 1
+    confidence = np.full(class_map.shape, 0.9, np.float32)
+    confidence[60:] = 0.3
+    config = project("BrushLabels", options='model_min_area="0.05" model_score_threshold="0.5"')
+    result, score = encode(class_map, confidence, LabelSpace.match(config, CLASSES))
+    assert [region["value"]["brushlabels"] for region in result] == [["Sky"]]
+    assert result[0]["score"] == pytest.approx(0.9)
+    assert score == pytest.approx((4001 * 0.9 + 100 * 0.3) / 4101)
+    drawn, _ = rasterise(result, config)
+    assert np.count_nonzero(drawn == 0) == 4000
+
+
+def test_classes_without_a_label_are_neither_drawn_nor_scored() -> None:
+    config = parse(
+        '<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">'
+        '<Label value="Backdrop" predicted_values="sky,tree"/></BrushLabels></View>'
+    )
+    class_map = np.repeat(np.array([[0, 1, 2]], np.uint8), 10, axis=0)
+    confidence = np.repeat(np.array([[0.5, 1.0, 0.7]], np.float32), 10, axis=0)
+    result, score = encode(class_map, confidence, LabelSpace.match(config, CLASSES))
+    assert rasterise(result, config)[0][0].tolist() == [0, UNLABELLED, 0]
+    assert score == pytest.approx(0.6)
+    assert encode(np.full_like(class_map, 1), confidence, LabelSpace.match(config, CLASSES)) == ([], 0.0)
+
+
+def test_each_image_of_a_config_has_its_own_regions() -> None:
+    config = parse(
+        '<View><Image name="a" value="$front"/><Image name="b" value="$back"/>'
+        '<BrushLabels name="one" toName="a"><Label value="Sky"/></BrushLabels>'
+        '<BrushLabels name="two" toName="b"><Label value="Water"/><Label value="Sky"/></BrushLabels></View>'
+    )
+    space = LabelSpace.match(config, CLASSES)
+    confidence = np.ones((20, 20), np.float32)
+    front, _ = encode(np.zeros((20, 20), np.uint8), confidence, space)
+    back, _ = encode(np.ones((20, 20), np.uint8), confidence, space, image_key="back")
+    assert [(region["from_name"], region["to_name"]) for region in front + back] == [("one", "a"), ("two", "b")]
+    assert set(rasterise(front + back, config)[0].ravel()) == {0}
+    drawn, problems = rasterise(front + back, config, image_key="back")
+    assert set(drawn.ravel()) == {1}
+    assert problems == []
+
+
+def test_later_regions_lie_on_top_of_earlier_ones() -> None:
+    config = project("RectangleLabels", "EllipseLabels", "BrushLabels")
+    result = [
+        shape_region("rectanglelabels", x=0, y=0, width=100, height=50),
+        shape_region("ellipselabels", "Water", x=50, y=50, radiusX=20, radiusY=20),
+        shape_region("rectanglelabels", "Tree", x=60, y=40, width=20, height=20, rotation=90),
+    ]
+    drawn, problems = rasterise(result, config)
+    assert problems == []
+    sky, water, tree, nothing = 0, 1, 2, UNLABELLED
+    assert drawn[4].tolist() == [sky] * 3 + [water] + [tree] * 2 + [water] + [sky] * 3
+    assert drawn[6].tolist() == [nothing] * 4 + [water] * 2 + [nothing] * 4
+
+
+def test_soft_edges_count_from_half_opacity() -> None:
+    alpha = np.array([[0, 127, 128, 255]], np.uint8)
+    region = shape_region("brushlabels", size=(1, 4), format="rle", rle=sdk_encode(alpha))
+    assert rasterise([region], project("BrushLabels"))[0].tolist() == [[UNLABELLED, UNLABELLED, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"from_name": "gone"}, "'gone' is no control"),
+        ({"from_name": ["tag"]}, "is no control"),
+        ({"type": "keypointlabels"}, "'PolygonLabels' is PolygonLabels"),
+        ({"value": None}, "no region with a value"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": ["Cloud"]}}, "['Cloud'] are not among"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": []}}, "are not among"),
+        ({"value": {"points": [[0, 0], [9, 0]], "polygonlabels": ["Sky"]}}, "no three points"),
+        ({"value": {"points": [[0, 0], [9, 0], [9]], "polygonlabels": ["Sky"]}}, "no three points"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, None]], "polygonlabels": ["Sky"]}}, "None where a number"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, float("nan")]], "polygonlabels": ["Sky"]}}, "nan where a number"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, 10**400]], "polygonlabels": ["Sky"]}}, "where a number"),
+        ({"original_width": 11}, "an image of 11×10 pixels, but the image has 10×10"),
+        ({"original_width": None}, "an image of None×10"),
+        ({"image_rotation": 90}, "rotated"),
+    ],
+)
+def test_a_broken_region_is_named_and_costs_the_others_nothing(change: Region, reason: str) -> None:
+    good = shape_region("polygonlabels", points=[[0, 0], [100, 0], [100, 100], [0, 100]])
+    drawn, problems = rasterise([good, {**good, "id": "bad", **change}], project("PolygonLabels"), (10, 10))
+    assert set(drawn.ravel()) == {0}
+    assert len(problems) == 1
+    assert problems[0].startswith("Region bad is left out: ")
+    assert reason in problems[0]
+
+
+@pytest.mark.parametrize("broken", [None, [], "relation", {"type": "relation", "from_id": "a", "to_id": "b"}])
+def test_what_is_no_region_is_named_by_its_place(broken: Any) -> None:
+    drawn, problems = rasterise([broken], project("BrushLabels"), (4, 4))
+    assert (drawn == UNLABELLED).all()
+    assert problems[0].startswith("Region 0 is left out")
+
+
+def test_broken_rle_is_left_out() -> None:
+    regions = [
+        shape_region("brushlabels", format="rle", rle=sdk_encode(np.zeros((10, 11), np.uint8))),
+        shape_region("brushlabels", format="rle", touches=[]),
+    ]
+    drawn, problems = rasterise(regions, project("BrushLabels"))
+    assert (drawn == UNLABELLED).all()
+    assert ["440 values" in problems[0], "list of bytes" in problems[1]] == [True, True]
+
+
+def test_the_size_is_what_most_regions_say() -> None:
+    result = [
+        shape_region("rectanglelabels", size=size, x=0, y=0, width=100, height=100) for size in [(7, 7), (5, 6), (5, 6)]
+    ]
+    drawn, problems = rasterise(result, project("RectangleLabels"))
+    assert drawn.shape == (5, 6)
+    assert len(problems) == 1
+
+
+def test_unknown_and_absurd_sizes_are_refused_before_allocation() -> None:
+    config = project("RectangleLabels")
+    with pytest.raises(RegionError, match="pass the image's shape"):
+        rasterise([], config)
+    with pytest.raises(RegionError, match="at most 1,000,000,000"):
+        rasterise([shape_region("rectanglelabels", size=(10**9, 10**9))], config)
+
+
+def captured(name: str) -> Any:
+    path = CAPTURES / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"recorded requests are not at {CAPTURES}")
+    return json.loads(path.read_text())
+
+
+def test_reads_an_annotation_that_the_editor_submitted() -> None:
+    body = captured("33_ui_submit_after_edit")[0]["body"]
+    config = parse(body["project"]["label_config"])
+    assert config.class_names == ("Person", "Sky", "Tree")
+    result = body["annotation"]["result"]
+    drawn, problems = rasterise(result, config)
+    # The recording cuts the three predicted regions' RLE short; the stroke drawn by hand is whole, with soft edges.
+    assert [problem.split()[1] for problem in problems] == ["r0", "r1", "r2"]
+    alpha = brush.decode_rle(result[3]["value"]["rle"]).reshape(768, 1024, 4)[..., 3]
+    assert len(np.unique(alpha)) == 203
+    assert np.array_equal(drawn == 0, alpha >= 128)
+
+
+def test_reads_an_accepted_prediction_and_a_drawn_rectangle() -> None:
+    annotated = captured("12a_annotation_created_from_prediction")[0]["body"]
+    drawn, problems = rasterise(annotated["annotation"]["result"], parse(annotated["project"]["label_config"]))
+    assert drawn.shape == (240, 320)
+    assert 0 < np.count_nonzero(drawn != UNLABELLED) < drawn.size
+    assert problems == []
+
+    interactive = captured("10b_interactive_rect")[0]["body"]
+    drawn, problems = rasterise(interactive["params"]["context"]["result"], parse(interactive["label_config"]))
+    rows, columns = np.nonzero(drawn == 0)
+    # x 10.5 %, y 20.25 %, 30 % by 40 % of 1024×768: 107.52 to 414.72 and 155.52 to 462.72.
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (108, 414, 156, 462)
+    assert problems == []

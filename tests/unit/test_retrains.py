@@ -1,0 +1,77 @@
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from underpaint.redis_server import RedisServer, free_port
+from underpaint.serving.retrains import Retrains, is_due
+from underpaint.settings import Settings
+from underpaint.signals import Pending, Signals, job_id
+
+PROJECT = "3.1795344327"
+POLICY = Settings(retrain_after_labels=5, retrain_after_minutes=10, retrain_quiet_seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("pending", "now", "due"),
+    [
+        (Pending(), 1000.0, False),
+        (Pending(requested=True), 0.0, True),
+        (Pending(labels=5, first=0.0, last=100.0), 129.0, False),  # somebody is still at it
+        (Pending(labels=5, first=0.0, last=100.0), 130.0, True),
+        (Pending(labels=4, first=0.0, last=100.0), 130.0, False),  # too few, and too early
+        (Pending(labels=1, first=0.0, last=0.0), 599.0, False),
+        (Pending(labels=1, first=0.0, last=0.0), 600.0, True),  # few, but waited long enough
+    ],
+)
+def test_policy(pending: Pending, now: float, due: bool) -> None:
+    assert is_due(pending, now, POLICY) is due
+
+
+def test_a_storm_of_labels_queues_one_retrain(settings: Settings, signals: Signals) -> None:
+    quick = settings.model_copy(update={"retrain_after_labels": 50, "retrain_quiet_seconds": 0.2})
+    backends = [Retrains(quick, signals), Retrains(quick, Signals(settings.redis_url, settings.queue))]
+    for backend in backends:
+        backend.start()
+    for _ in range(250):
+        for backend in backends:
+            backend.note(PROJECT, 1)
+    _wait_for(lambda: signals.queue.job_ids == [job_id(PROJECT)])
+    assert signals.pending()[PROJECT].labels == 500
+    for backend in backends:
+        backend.stop()
+    assert signals.queue.job_ids == [job_id(PROJECT)]
+
+
+def test_a_request_is_queued_at_once_and_repeated_after_a_running_one(settings: Settings, signals: Signals) -> None:
+    retrains = Retrains(settings, signals)
+    assert retrains.request(PROJECT) == job_id(PROJECT)
+    assert signals.queue.job_ids == [job_id(PROJECT)]
+    signals.take(PROJECT)  # as the job does when it starts
+    retrains.request(PROJECT)
+    assert signals.pending()[PROJECT].requested
+
+
+def test_labels_noted_while_redis_is_down_arrive_when_it_is_back(tmp_path: Path, settings: Settings) -> None:
+    port = free_port()
+    signals = Signals(f"redis://127.0.0.1:{port}/0", "underpaint")
+    retrains = Retrains(settings, signals)
+    retrains.start()
+    started = time.perf_counter()
+    for _ in range(100):
+        retrains.note(PROJECT, 1)
+    assert time.perf_counter() - started < 0.1
+    with pytest.raises(redis.RedisError):
+        retrains.request(PROJECT)
+    with RedisServer(tmp_path / "late", port):
+        _wait_for(lambda: signals.pending().get(PROJECT, Pending()).labels == 100)
+        retrains.stop()
+
+
+def _wait_for(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)

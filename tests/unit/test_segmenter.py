@@ -1,0 +1,136 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from underpaint.checkpoints import Card, Checkpoint
+from underpaint.segmenter.architecture import Architecture, build
+from underpaint.segmenter.segmenter import Image, Segmenter, _at_natural_size, fit, resolve_device
+
+CLASSES = ("sky", "sea", "tree")
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    module = build(Architecture(encoder="resnet18", classes=CLASSES))
+    half = (0.5, 0.5, 0.5)
+    return Checkpoint.from_module(
+        module, Card(architecture="FPN", encoder="resnet18", classes=CLASSES, image_size=64, mean=half, std=half)
+    )
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint: Checkpoint) -> Segmenter:
+    return Segmenter(checkpoint)
+
+
+def painting(height: int, width: int, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 200), (300, 41), (1, 1), (1, 5000), (9, 7)])
+def test_answers_have_the_size_of_the_painting(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    class_map, confidence = segmenter.predict(painting(*size))
+    assert class_map.shape == confidence.shape == size
+    assert class_map.dtype == np.uint8
+    assert confidence.dtype == np.float32
+    assert class_map.max() < len(CLASSES)
+    assert confidence.min() >= 1 / len(CLASSES) - 1e-6
+    assert confidence.max() <= 1 + 1e-6
+
+
+def test_the_net_sees_the_painting_normalised(segmenter: Segmenter, checkpoint: Checkpoint) -> None:
+    """Without any resizing or padding, the answer is the net's own."""
+    image = painting(64, 64)
+    with torch.inference_mode():
+        odds = checkpoint.module()(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1).softmax(dim=1)[0]
+    class_map, confidence = segmenter.predict(image)
+    np.testing.assert_allclose(confidence, odds.max(dim=0).values, atol=1e-4)
+    assert (class_map == odds.argmax(dim=0).numpy()).mean() > 0.999
+
+
+def test_a_batch_answers_as_its_paintings_alone_do(segmenter: Segmenter) -> None:
+    images = [painting(64, 64, 1), painting(40, 90, 2), painting(64, 64, 3)]
+    for image, (class_map, confidence) in zip(images, segmenter.predict_batch(images), strict=True):
+        alone = segmenter.predict(image)
+        np.testing.assert_array_equal(class_map, alone[0])
+        np.testing.assert_array_equal(confidence, alone[1])
+    assert segmenter.predict_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_what_is_no_image_is_refused(segmenter: Segmenter, image: Image) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\)"):
+        segmenter.predict(image)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    small=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    natural=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    strip=st.integers(1, 400),
+)
+def test_strips_join_into_plain_interpolation(small: tuple[int, int], natural: tuple[int, int], strip: int) -> None:
+    logits = torch.randn(4, *small)
+    whole = functional.interpolate(logits[None], natural, mode="bilinear", align_corners=False)[0].softmax(dim=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("underpaint.segmenter.segmenter._STRIP_VALUES", strip)
+        class_map, confidence = _at_natural_size(logits, *natural)
+    np.testing.assert_allclose(confidence, whole.max(dim=0).values, atol=1e-5)
+    chosen = whole.gather(0, torch.from_numpy(class_map).long()[None])[0]
+    np.testing.assert_allclose(chosen, whole.max(dim=0).values, atol=1e-5)
+
+
+HUGE = """
+import resource
+import torch
+from underpaint.segmenter.segmenter import _at_natural_size
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+class_map, confidence = _at_natural_size(torch.randn(9, 192, 256), 4500, 6000)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - class_map.nbytes - confidence.nbytes)
+"""
+
+
+def test_memory_beyond_the_answer_does_not_grow_with_the_painting() -> None:
+    """In a process of its own, for the peak is the process's; 9 classes of 27 megapixels would be 972 MB."""
+    child = subprocess.run(
+        [sys.executable, "-c", HUGE], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True
+    )
+    assert int(child.stdout) < 500e6
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+@settings(deadline=None, max_examples=30)
+def test_fit_keeps_the_shape(height: int, width: int) -> None:
+    fitted = fit(np.zeros((height, width, 3), np.uint8), 64)
+    assert max(fitted.shape[:2]) == 64
+    assert abs(fitted.shape[0] - max(1, 64 * height / max(height, width))) <= 0.5
+    assert abs(fitted.shape[1] - max(1, 64 * width / max(height, width))) <= 0.5
+
+
+def test_warm_runs_and_the_version_is_the_checkpoints(segmenter: Segmenter, checkpoint: Checkpoint) -> None:
+    segmenter.warm()
+    assert segmenter.version == checkpoint.version
+    assert segmenter.classes == CLASSES
+
+
+def test_devices_are_resolved() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "abacus"):
+        with pytest.raises(ValueError, match="UNDERPAINT_DEVICE"):
+            resolve_device(name)

@@ -1,0 +1,190 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from underpaint.checkpoints import Checkpoint
+from underpaint.segmenter.architecture import Architecture, ArchitectureError, build
+from underpaint.segmenter.encoder_weights import EncoderWeightsError, load_imagenet
+from underpaint.segmenter.segmenter import Segmenter
+from underpaint.settings import get_settings
+from underpaint_workers import training
+from underpaint_workers.augmentation import Augmentation
+from underpaint_workers.dataset import Item
+from underpaint_workers.evaluation import evaluate
+from underpaint_workers.training import Progress, TrainSettings, train
+
+QUICK = TrainSettings(epochs=1, image_size=64, batch_size=2, device="cpu", threads=1)
+CLASSES = ("sky", "sea")
+
+
+rate = training._rate
+
+
+def painting(seed: int, size: tuple[int, int] = (64, 64)) -> Item:
+    """A light sky over a dark sea, the horizon anywhere, one corner unlabelled."""
+    random = np.random.default_rng(seed)
+    class_map = np.zeros(size, np.uint8)
+    class_map[random.integers(size[0] // 4, 3 * size[0] // 4) :] = 1
+    image = np.where(class_map[..., None] == 0, [180, 200, 230], [20, 60, 70]) + random.integers(-15, 15, (*size, 3))
+    class_map[:4, :4] = 255
+    return image.astype(np.uint8), class_map
+
+
+@pytest.fixture(scope="module")
+def parent() -> Checkpoint:
+    return train([painting(0), painting(1)], CLASSES, None, QUICK)
+
+
+def test_it_learns_what_it_is_shown() -> None:
+    settings = replace(QUICK, epochs=15)
+    checkpoint = train([painting(seed) for seed in range(4)], CLASSES, None, settings, snapshot="abc")
+    metrics = evaluate(Segmenter(checkpoint), [painting(9)], CLASSES)
+    assert metrics.accuracy > 0.9
+    card = checkpoint.card
+    assert (card.classes, card.image_size, card.snapshot, card.parent) == (CLASSES, 64, "abc", None)
+    assert (card.mean, card.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert card.settings["epochs"] == 15
+    assert "Apache-2.0" in card.licences
+
+
+def test_equal_input_gives_equal_weights(parent: Checkpoint) -> None:
+    again = train([painting(0), painting(1)], CLASSES, None, QUICK)
+    other = train([painting(0), painting(1)], CLASSES, None, replace(QUICK, seed=1))
+    assert again.weights == parent.weights
+    assert other.weights != parent.weights
+
+
+def test_the_encoders_statistics_stay_fixed_and_the_rest_learns(parent: Checkpoint) -> None:
+    fresh = build(Architecture(classes=CLASSES))
+    load_imagenet(fresh.get_submodule("encoder"), QUICK.encoder)
+    before, after = fresh.state_dict(), parent.module().state_dict()
+    statistics = [name for name in before if name.startswith("encoder.") and "running" in name]
+    assert statistics
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+    name = "encoder.model.conv_stem.weight"
+    assert not torch.equal(before[name], after[name])
+    assert torch.allclose(before[name], after[name], atol=0.01)
+
+
+def test_a_child_starts_from_its_parent(parent: Checkpoint) -> None:
+    still = replace(QUICK, lr=0.0)
+    child = train([painting(2)], CLASSES, parent, still)
+    assert child.weights == parent.weights
+    assert child.card.parent == parent.version
+
+
+def test_the_head_is_cut_anew_for_other_classes(parent: Checkpoint) -> None:
+    """`sea` moved, `sky` was renamed and `tree` is new."""
+    _, class_map = painting(2)
+    item = (painting(2)[0], np.where(class_map == 255, 255, 0).astype(np.uint8))
+    child = train([item], ("sea", "tree", "Clouds"), parent, replace(QUICK, lr=0.0))
+    old, new = parent.module().state_dict(), child.module().state_dict()
+    for name in ("segmentation_head.0.weight", "segmentation_head.0.bias"):
+        assert new[name].shape[0] == 3
+        assert torch.equal(new[name][0], old[name][1])
+        assert torch.equal(new[name][2], old[name][0])
+    assert all(torch.equal(new[name], old[name]) for name in old if not name.startswith("segmentation_head"))
+
+
+def test_another_net_does_not_start_from_the_parent(parent: Checkpoint) -> None:
+    child = train([painting(2)], CLASSES, parent, replace(QUICK, architecture="Linknet", lr=0.0))
+    assert child.card.architecture == "Linknet"
+
+
+def test_progress_is_told_after_every_step() -> None:
+    told: list[Progress] = []
+    train([painting(seed) for seed in range(3)], CLASSES, None, replace(QUICK, epochs=2), progress=told.append)
+    assert [each.step for each in told] == [1, 2, 3]
+    assert [each.epoch for each in told] == [1, 2, 2]
+    assert {(each.steps, each.epochs) for each in told} == {(3, 2)}
+    assert told[-1].eta_seconds == 0
+    assert all(each.loss > 0 for each in told)
+
+
+def test_short_time_ends_the_schedule_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 20 s a step, 2 minutes hold five steps of 100; the rate has come down by then all the same."""
+    ticks: Iterator[int] = iter(range(0, 10_000, 20))
+    monkeypatch.setattr("underpaint_workers.training.time.monotonic", lambda: next(ticks))
+    done: list[float] = []
+    monkeypatch.setattr(training, "_rate", lambda share: done.append(share) or 1.0)  # type: ignore[func-returns-value]
+    told: list[Progress] = []
+    train([painting(0)], CLASSES, None, replace(QUICK, epochs=100, minutes=2), progress=told.append)
+    assert len(told) == 5
+    assert told[-1].seconds == 120
+    assert all(each.steps <= 6 for each in told)
+    assert told[-1].eta_seconds == 0
+    assert rate(done[-1]) < 0.1
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [rate(done / 100) for done in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == 1
+    assert rates.index(1) == 10
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0)
+    assert rate(1.5) == pytest.approx(0)
+
+
+def test_rare_classes_weigh_more_but_not_by_their_rarity() -> None:
+    class_map = torch.zeros(10, 10, dtype=torch.uint8)
+    class_map[0] = 1
+    class_map[1] = 255
+    weight = training._class_weights([class_map], 3)
+    assert weight[1] / weight[0] == pytest.approx(80**0.5 / 10**0.5)
+    assert (weight * torch.tensor([80, 10, 0]) / 90).sum() == pytest.approx(1)
+    assert torch.isfinite(weight).all()
+
+
+def ids_of(class_map: Tensor) -> set[int]:
+    return set(class_map.flatten().tolist())
+
+
+def test_image_and_map_are_varied_alike() -> None:
+    torch.manual_seed(0)
+    augment = Augmentation(64)
+    plain = torch.tensor(painting(0, (48, 80))[1])
+    plain[plain == 255] = 0
+    image = (plain * 200).expand(3, -1, -1)
+    sizes = set()
+    for _ in range(20):
+        varied, class_map = augment(image, plain)
+        assert (varied.shape, class_map.shape) == ((3, 64, 64), (64, 64))
+        assert varied.dtype == class_map.dtype == torch.uint8
+        assert ids_of(class_map) <= {0, 1, 255}
+        bright = varied[0].float() > varied[0][class_map != 255].float().mean()
+        if {0, 1} <= ids_of(class_map):
+            known = class_map != 255
+            assert (bright[known] == (class_map[known] == 1)).float().mean() > 0.97
+        sizes.add(int((class_map == 255).sum()))
+    assert len(sizes) > 5
+
+
+def test_large_paintings_are_made_smaller_first() -> None:
+    image, class_map = training._prepare(painting(0, (900, 1200)), 64)
+    assert image.shape == (3, 96, 128)
+    assert class_map.shape == (96, 128)
+    assert ids_of(class_map) <= {0, 1, 255}
+
+
+def test_what_cannot_be_trained_says_why() -> None:
+    with pytest.raises(ValueError, match="accept some labels first"):
+        train([], CLASSES, None, QUICK)
+    with pytest.raises(EncoderWeightsError, match="no ImageNet weights for encoder 'resnet18'"):
+        train([painting(0)], CLASSES, None, replace(QUICK, encoder="resnet18"))
+    with pytest.raises(ArchitectureError, match="UNDERPAINT_ALLOW_NONCOMMERCIAL"):
+        train([painting(0)], CLASSES, None, replace(QUICK, encoder="mit_b0"))
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERPAINT_TRAIN_EPOCHS", "3")
+    monkeypatch.setenv("UNDERPAINT_TRAIN_MINUTES", "1.5")
+    monkeypatch.setenv("UNDERPAINT_IMAGE_SIZE", "128")
+    monkeypatch.setenv("UNDERPAINT_ARCHITECTURE", "Unet")
+    settings = TrainSettings.of(get_settings.__wrapped__())
+    assert (settings.epochs, settings.minutes, settings.image_size) == (3, 1.5, 128)
+    assert settings.architecture == "Unet"

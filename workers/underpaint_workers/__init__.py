@@ -1,0 +1,1 @@
+"""What RQ runs: snapshots, training, evaluation, crawling and the scenes that the project paints itself."""

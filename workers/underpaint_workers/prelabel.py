@@ -1,0 +1,99 @@
+"""A folder of images, pre-labelled: tasks with predictions in Label Studio, or a data set on disk."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from underpaint.labelstudio import regions
+from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.images import ImageError, Rgb, decode
+from underpaint.labelstudio.label_config import parse
+from underpaint.labelstudio.label_space import LabelSpace
+from underpaint.segmenter.segmenter import Segmenter
+from underpaint.settings import Settings
+from underpaint_workers import dataset
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+# Predictions that travel to Label Studio in one request.
+CHUNK = 20
+
+Report = Callable[[int, int, list[str]], None]
+"""Called with images done, images in all, and a sentence on each that was left out."""
+
+
+class PrelabelError(ValueError):
+    """A folder can't be pre-labelled; the message says what to do."""
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files at any depth below ``folder``, sorted. Raises PrelabelError when there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise PrelabelError(f"{folder} holds no image ({', '.join(SUFFIXES)}): is it the right folder on this worker?")
+    return found
+
+
+def into_label_studio(
+    folder: Path, segmenter: Segmenter, label_studio: LabelStudio, project_id: int, settings: Settings, report: Report
+) -> None:
+    """Upload every image of ``folder`` as a task, with a prediction by ``segmenter``.
+
+    Raises PrelabelError when no label of the project can be predicted, before anything is uploaded.
+    """
+    images = find_images(folder)
+    space = LabelSpace.match(parse(label_studio.project(project_id)["label_config"]), segmenter.classes)
+    if space.empty:
+        raise PrelabelError(space.explain())
+    problems: list[str] = []
+    done = 0
+    readable = _read(images, settings, problems)
+    while chunk := list(islice(readable, CHUNK)):
+        predictions = []
+        for path, image in chunk:
+            class_map, confidence = segmenter.predict(image)
+            result, score = regions.encode(class_map, confidence, space)
+            [task] = label_studio.upload(project_id, path)["task_ids"]
+            predictions.append({"task": task, "result": result, "score": score, "model_version": segmenter.version})
+            done += 1
+            report(done, len(images), problems)
+        label_studio.import_predictions(project_id, predictions)
+    report(done, len(images), problems)
+
+
+def into_dataset(folder: Path, segmenter: Segmenter, to: Path, settings: Settings, report: Report) -> None:
+    """Write every image of ``folder`` and its class map to the data set ``to``."""
+    images = find_images(folder)
+    dataset.create(to, segmenter.classes)
+    problems: list[str] = []
+    done = 0
+    for path, image in _read(images, settings, problems):
+        class_map, _ = segmenter.predict(image)
+        _write_pair(to, "__".join(path.relative_to(folder).with_suffix("").parts), path, image, class_map)
+        done += 1
+        report(done, len(images), problems)
+    report(done, len(images), problems)
+
+
+def _read(images: list[Path], settings: Settings, problems: list[str]) -> Iterator[tuple[Path, Rgb]]:
+    for path in images:
+        try:
+            if path.stat().st_size > settings.max_image_bytes:
+                raise ImageError(f"{path}: larger than UNDERPAINT_MAX_IMAGE_BYTES ({settings.max_image_bytes})")
+            yield path, decode(path.read_bytes(), settings.max_image_pixels, str(path))
+        except (ImageError, OSError) as error:
+            problems.append(str(error))
+
+
+def _write_pair(to: Path, name: str, path: Path, image: Rgb, class_map: NDArray[np.uint8]) -> None:
+    with Image.open(path) as file:
+        as_it_is = file.format in ("JPEG", "PNG") and file.getexif().get(0x0112, 1) == 1
+    if as_it_is:
+        shutil.copyfile(path, to / "images" / f"{name}{'.jpg' if path.suffix.lower() != '.png' else '.png'}")
+        Image.fromarray(class_map).save(to / "labels" / f"{name}.png")
+    else:
+        dataset.write_item(to, name, image, class_map)

@@ -1,0 +1,59 @@
+"""One retrain as people see it: its stage in RQ while it runs, its record in the store for good."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from rq import get_current_job
+
+from underpaint.checkpoints.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A ``with`` block around one retrain: whatever ends it, the store says how."""
+
+    def __init__(self, store: Store, project: str) -> None:
+        self._store = store
+        self._project = project
+        self._job = get_current_job()
+        self._shown = 0.0
+        self.id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        self.record: dict[str, Any] = {"id": self.id, "project": project, "status": "started", "started": _now()}
+
+    def stage(self, name: str, **facts: Any) -> None:
+        """Enter a stage, with what is known by now."""
+        self.record |= {"stage": name, **facts}
+        log.info("project %s: %s %s", self._project, name, facts or "")
+        self._save()
+        self.show(**self.record)
+
+    def show(self, **facts: Any) -> None:
+        """Put facts where a progress display looks, at most twice a second except for new stages."""
+        if self._job is None or ("stage" not in facts and time.monotonic() - self._shown < 0.5):
+            return
+        self._shown = time.monotonic()
+        self._job.meta.update(facts)
+        self._job.save_meta()  # type: ignore[no-untyped-call]
+
+    def _save(self) -> None:
+        self._store.write_run(self._project, self.id, self.record)
+
+    def __enter__(self) -> "Run":
+        self._save()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.record |= {"status": "failed" if error else "finished", "ended": _now()}
+        if error:
+            self.record["error"] = f"{type(error).__name__}: {error}"
+        self._save()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,11 @@
+"""Landscapes that the project paints itself: procedural scenes with class maps that are exact to the pixel.
+
+From plan to picture: ``composition`` lays materials out on a ``plan``, ``palette`` gives them colour and light,
+``brush`` paints them in one of the ``manners``.
+"""
+
+from .dataset import write_dataset
+from .manners import MANNERS
+from .scene import Scene, paint
+
+__all__ = ["MANNERS", "Scene", "paint", "write_dataset"]

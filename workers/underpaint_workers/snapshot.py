@@ -1,0 +1,135 @@
+"""Accepted annotations, pulled from Label Studio, as a fixed and fingerprinted training set."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.images import ImageError, ImageFetcher, decode
+from underpaint.labelstudio.label_config import LabelConfig, parse
+from underpaint.labelstudio.regions import rasterise
+from underpaint.settings import Settings
+from underpaint.taxonomy import UNLABELLED
+from underpaint_workers import dataset
+
+log = logging.getLogger(__name__)
+
+BACKGROUND = "background"
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Painting:
+    """One painting of a snapshot: its name in the data set, and a hash of its pixels and its class map."""
+
+    name: str
+    digest: str
+    is_validation: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The exact labels that one retrain sees: a data set folder, and who is kept back for validation."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    paintings: tuple[Painting, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits that change with any label, painting or class."""
+        parts = [*self.classes, *sorted(painting.digest for painting in self.paintings)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+    def names(self, *, validation: bool) -> list[str]:
+        return [painting.name for painting in self.paintings if painting.is_validation == validation]
+
+
+def is_validation(image: bytes) -> bool:
+    """Whether a painting is kept back for validation: decided by a hash of its file, so that it never moves.
+
+    Not even when the same painting is imported again under another task id.
+    """
+    return hashlib.sha256(image).digest()[0] < 256 * VALIDATION_SHARE
+
+
+def accepted(task: Mapping[str, Any], ground_truth_only: bool) -> Mapping[str, Any] | None:
+    """The annotation to learn from: submitted and not cancelled; ground truth first, then the latest."""
+    candidates = [annotation for annotation in task.get("annotations", []) if not annotation.get("was_cancelled")]
+    if ground_truth_only:
+        candidates = [annotation for annotation in candidates if annotation.get("ground_truth")]
+    return max(
+        candidates,
+        key=_precedence,
+        default=None,
+    )
+
+
+def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, str, int]:
+    return bool(annotation.get("ground_truth")), str(annotation.get("updated_at")), annotation["id"]
+
+
+def take(label_studio: LabelStudio, project_id: int, folder: Path, settings: Settings) -> Snapshot:
+    """Pull a project's accepted labels into ``folder`` as a data set.
+
+    A painting that can't be fetched or whose regions can't be read is left out and named in ``problems``; it loses
+    nothing in Label Studio. Raises ``LabelConfigError`` or ``LabelStudioError``.
+    """
+    config = parse(label_studio.project(project_id)["label_config"])
+    classes = (*config.class_names, BACKGROUND) if settings.unlabelled_is_background else config.class_names
+    dataset.create(folder, classes)
+    maker = _Maker(config, ImageFetcher(settings, label_studio), folder, classes, settings)
+    with ThreadPoolExecutor(settings.fetch_concurrency) as pool:
+        made = list(pool.map(maker.make, label_studio.annotated_tasks(project_id)))
+    paintings = [painting for found, _ in made for painting in found]
+    problems = [problem for _, found in made for problem in found]
+    for problem in problems:
+        log.warning(problem)
+    return Snapshot(folder, tuple(classes), tuple(sorted(paintings, key=lambda p: p.name)), tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Turns one annotated task into paintings of the data set."""
+
+    config: LabelConfig
+    fetcher: ImageFetcher
+    folder: Path
+    classes: tuple[str, ...]
+    settings: Settings
+
+    def make(self, task: Mapping[str, Any]) -> tuple[list[Painting], list[str]]:
+        annotation = accepted(task, self.settings.ground_truth_only)
+        if annotation is None:
+            return [], []
+        paintings, problems = [], []
+        for key in self.config.image_keys:
+            try:
+                painting, found = self._paint(task, annotation, key)
+            except ImageError as error:
+                painting, found = None, [str(error)]
+            paintings += [painting] if painting else []
+            problems += [f"task {task['id']}: {problem}" for problem in found]
+        return paintings, problems
+
+    def _paint(
+        self, task: Mapping[str, Any], annotation: Mapping[str, Any], key: str
+    ) -> tuple[Painting | None, Iterable[str]]:
+        file = self.fetcher.fetch_bytes(str(task["data"].get(key) or ""), task["id"])
+        image = decode(file, self.settings.max_image_pixels, f"task {task['id']}")
+        class_map, problems = rasterise(annotation["result"], self.config, (image.shape[0], image.shape[1]), key)
+        if BACKGROUND in self.classes:
+            class_map[class_map == UNLABELLED] = self.classes.index(BACKGROUND)
+        if np.all(class_map == UNLABELLED):
+            return None, problems
+        name = f"task-{task['id']}-{key}"
+        dataset.write_item(self.folder, name, image, class_map)
+        digest = hashlib.sha256(image.tobytes() + class_map.tobytes()).hexdigest()
+        return Painting(name, digest, is_validation(file)), problems
