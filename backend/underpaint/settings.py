@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         False, description="Pixels without a label become a class `background` instead of being ignored."
     )
     train_epochs: int = Field(40, ge=1, description="Passes over the training paintings in one retrain.")
+    train_min_steps: int = Field(200, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
     train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
     image_size: int = Field(256, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of new segmenters, by smp's name.")

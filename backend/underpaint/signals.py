@@ -3,6 +3,7 @@
 Nothing here matters if it is lost: labels live in Label Studio, checkpoints and champions in the store.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -128,15 +129,12 @@ class Signals:
         """Tell every backend that the project's champion moved."""
         self.redis.publish(PROMOTED, project)
 
-    def promoted(self, timeout: float) -> Iterator[str]:
-        """Projects as they are announced; ends after ``timeout`` seconds so that the caller can look elsewhere."""
-        deadline = time.monotonic() + timeout
-        with self.redis.pubsub(  # type: ignore[no-untyped-call]
-            ignore_subscribe_messages=True
-        ) as subscription:
+    def promoted(self, stopping: threading.Event) -> Iterator[str]:
+        """Projects as they are announced, until ``stopping`` is set."""
+        with self.redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
             subscription.subscribe(PROMOTED)
-            while (left := deadline - time.monotonic()) > 0:
-                message = subscription.get_message(timeout=min(left, 1.0))
+            while not stopping.is_set():
+                message = subscription.get_message(timeout=0.1)
                 if message:
                     yield message["data"].decode()
 

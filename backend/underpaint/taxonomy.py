@@ -1,6 +1,7 @@
 """Names of landscape classes: the ones Underpaint paints with, their colours, and what people call them instead."""
 
 import re
+from collections.abc import Callable, Sequence
 from colorsys import hsv_to_rgb
 from zlib import crc32
 
@@ -59,6 +60,18 @@ def canonical(name: str) -> str:
     return _SYNONYMS.get(spelling, spelling)
 
 
+SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.casefold, canonical)
+"""Ways to compare class names, strictest first."""
+
+
+def corresponding(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
+    """For each of ``names``, the position in ``others`` of the class that is spelled most alike, or None.
+
+    Names are alike when they are the same, the same but for case, or synonyms (:func:`canonical`).
+    """
+    return [_find(name, others) for name in names]
+
+
 def colour_for(name: str) -> tuple[int, int, int]:
     """RGB, each 0–255, for a class: its own in ``COLOURS``, else one that depends on the canonical name alone."""
     spelling = canonical(name)
@@ -68,6 +81,14 @@ def colour_for(name: str) -> tuple[int, int, int]:
         hue = crc32(spelling.encode()) / 2**32
         red, green, blue = (round(255 * channel) for channel in hsv_to_rgb(hue, 0.65, 0.85))
     return red, green, blue
+
+
+def _find(name: str, others: Sequence[str]) -> int | None:
+    for spelling in SPELLINGS:
+        spelled = [spelling(other) for other in others]
+        if spelling(name) in spelled:
+            return spelled.index(spelling(name))
+    return None
 
 
 def _singular(word: str) -> str:

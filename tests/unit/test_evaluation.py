@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from underpaint.checkpoints import Card, Checkpoint
 from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.segmenter import Segmenter
-from underpaint_workers.correspondence import corresponding
+from underpaint.taxonomy import corresponding
 from underpaint_workers.evaluation import confusion_of, evaluate, metrics_of
 
 

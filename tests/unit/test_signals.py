@@ -49,12 +49,19 @@ def test_a_job_tells_its_project() -> None:
 
 def test_promotions_reach_a_listener(signals: Signals) -> None:
     heard: list[str] = []
-    listener = threading.Thread(target=lambda: heard.extend(signals.promoted(timeout=2.0)))
+    stopping = threading.Event()
+
+    def listen() -> None:
+        for project in signals.promoted(stopping):
+            heard.append(project)
+            stopping.set()
+
+    listener = threading.Thread(target=listen)
     listener.start()
     while not signals.redis.pubsub_numsub("underpaint:promoted")[0][1]:
         time.sleep(0.01)
     signals.announce(PROJECT)
-    listener.join()
+    listener.join(5)
     assert heard == [PROJECT]
 
 

@@ -17,7 +17,7 @@ from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.training import Progress, TrainSettings, train
 
-QUICK = TrainSettings(epochs=1, image_size=64, batch_size=2, device="cpu", threads=1)
+QUICK = TrainSettings(epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
 CLASSES = ("sky", "sea")
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpaint.segmenter.segmenter import Segmenter
-from underpaint.taxonomy import UNLABELLED
-from underpaint_workers.correspondence import corresponding
+from underpaint.taxonomy import UNLABELLED, corresponding
 from underpaint_workers.dataset import Item
 
 

@@ -14,6 +14,7 @@ from underpaint.project import project_id
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import Settings, get_settings
 from underpaint.signals import Signals
+from underpaint.taxonomy import corresponding
 from underpaint_workers import snapshot
 from underpaint_workers.dataset import Dataset
 from underpaint_workers.evaluation import Metrics, evaluate
@@ -60,8 +61,9 @@ def _retrain_on(
     data = Dataset.open(taken.folder)
     champion = store.champion(project)
     parent = store.get(champion.version) if champion else None
+    known = parent.card.classes if parent else ()
     challenger = train(
-        [data.load(name) for name in training],
+        map(data.load, training),
         taken.classes,
         parent,
         TrainSettings.of(settings),
@@ -69,11 +71,10 @@ def _retrain_on(
         progress=lambda progress: _show(run, progress),
     )
     run.stage("evaluate")
-    held_back = [data.load(name) for name in validation]
-    before = _measure(parent, held_back, taken.classes, settings)
-    after = _measure(challenger, held_back, taken.classes, settings)
+    before = _measure(parent, data, validation, taken.classes, settings)
+    after = _measure(challenger, data, validation, taken.classes, settings)
     version = store.put(challenger)
-    decision = decide(before, after, new_classes=bool(parent and set(taken.classes) - set(parent.card.classes)))
+    decision = decide(before, after, new_classes=None in corresponding(taken.classes, known))
     if decision.promote:
         store.promote(project, version, "retrain", decision.reason, asdict(after) if after else {})
         signals.announce(project)
@@ -103,11 +104,11 @@ def _show(run: Run, progress: Progress) -> None:
 
 
 def _measure(
-    checkpoint: Checkpoint | None, items: list[Any], classes: tuple[str, ...], settings: Settings
+    checkpoint: Checkpoint | None, data: Dataset, names: list[str], classes: tuple[str, ...], settings: Settings
 ) -> Metrics | None:
-    if checkpoint is None or not items:
+    if checkpoint is None or not names:
         return None
-    return evaluate(Segmenter(checkpoint, settings.device), items, classes)
+    return evaluate(Segmenter(checkpoint, settings.device), map(data.load, names), classes)
 
 
 def prelabel(folder: str, project: str | None, to: str | None, version: str) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.encoder_weights import Pretraining, load_imagenet
 from underpaint.segmenter.segmenter import fit, resolve_device
 from underpaint.settings import Settings
-from underpaint.taxonomy import UNLABELLED
+from underpaint.taxonomy import UNLABELLED, corresponding
 from underpaint_workers.augmentation import SCALES, Augmentation
-from underpaint_workers.correspondence import corresponding
 from underpaint_workers.dataset import Item
 
 ENCODER_RATE = 0.1  # the encoder learns at a tenth of the rate, for it comes trained
@@ -33,6 +32,8 @@ class TrainSettings:
 
     epochs: int = 40
     """Passes over the paintings, where the time allows."""
+    min_steps: int = 200
+    """Fewest steps, so that a handful of paintings is learned from as well; more passes make them up."""
     minutes: float = 20.0
     """Longest time to train; the schedule fits itself to it."""
     image_size: int = 256
@@ -53,6 +54,7 @@ class TrainSettings:
         """What the settings of this process say."""
         return cls(
             epochs=settings.train_epochs,
+            min_steps=settings.train_min_steps,
             minutes=settings.train_minutes,
             image_size=settings.image_size,
             architecture=settings.architecture,
@@ -112,7 +114,7 @@ def train(
 
     batch_size = min(settings.batch_size, len(paintings))
     batches = _batches(paintings, batch_size, settings.image_size)
-    steps = math.ceil(settings.epochs * len(paintings) / batch_size)
+    steps = max(settings.min_steps, math.ceil(settings.epochs * len(paintings) / batch_size))
     limit = settings.minutes * 60
     seconds = time.monotonic() - started
     for step in range(1, steps + 1):

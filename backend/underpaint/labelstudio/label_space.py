@@ -1,13 +1,10 @@
 """A project's label space: its labels, and how a checkpoint's classes map to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from underpaint.labelstudio.label_config import Control, Label, LabelConfig
-from underpaint.taxonomy import canonical
-
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.casefold, canonical)
-"""Ways to compare a class's name with a label's, strictest first."""
+from underpaint.taxonomy import SPELLINGS
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class LabelSpace:
 def _assign(labels: Sequence[Label], classes: Sequence[str]) -> list[frozenset[int]]:
     """For each label, the ids of the classes that map to it."""
     ids_by_spelling: list[dict[str, list[int]]] = []
-    for spelling in _SPELLINGS:
+    for spelling in SPELLINGS:
         ids: dict[str, list[int]] = {}
         for class_id, name in enumerate(classes):
             ids.setdefault(spelling(name), []).append(class_id)
@@ -90,7 +87,7 @@ def _assign(labels: Sequence[Label], classes: Sequence[str]) -> list[frozenset[i
     claims: dict[int, list[tuple[bool, int, int]]] = {}
     for index, label in enumerate(labels):
         for name in label.predicted_values or (label.value,):
-            for looseness, (spelling, ids) in enumerate(zip(_SPELLINGS, ids_by_spelling, strict=True)):
+            for looseness, (spelling, ids) in enumerate(zip(SPELLINGS, ids_by_spelling, strict=True)):
                 hits = ids.get(spelling(name), [])
                 for class_id in hits:
                     claims.setdefault(class_id, []).append((not label.predicted_values, looseness, index))

@@ -137,7 +137,7 @@ class Champions:
     def _listen(self) -> None:
         while not self._stopping.is_set():
             try:
-                for project in self._signals.promoted(timeout=1.0):
+                for project in self._signals.promoted(self._stopping):
                     self._refresh_safely(project)
             except redis.RedisError:
                 self._stopping.wait(1.0)
