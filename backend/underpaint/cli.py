@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +49,8 @@ def serve(port: Port = 9090, host: Host = "127.0.0.1", store: StoreUrl = None) -
 def work(store: StoreUrl = None) -> None:
     """Run one RQ worker, which retrains and pre-labels."""
     _set_store(store)
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "underpaint_workers"]))
+    # The worker takes this process's place, and with it the signals that are meant for it.
+    os.execv(sys.executable, [sys.executable, "-m", "underpaint_workers"])
 
 
 @app.command()

@@ -33,11 +33,15 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
     """Predicts with the project's champion, and asks for retrains."""
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any) -> None:
-        super().__init__(label_config=label_config, **kwargs)
-        self.label_config = label_config
         self._project = project_id
         self._connection = (kwargs.get("hostname") or "", kwargs.get("access_token") or "")
         self._shared = _shared_backend()
+        super().__init__(project_id=project_id, label_config=label_config, **kwargs)
+
+    def setup(self) -> None:
+        """2.x only, called by its constructor: have its /setup answer the version that predictions carry."""
+        if self._project:
+            self.set("model_version", self._shared.champions.version(self._key(self._project)))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
@@ -51,7 +55,7 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
             return []
         if not self.label_config:
             raise ProjectError("the runner gave no label config: let Label Studio send /setup first")
-        project = self._key(tasks[0])
+        project = self._key(str(self._project or tasks[0].get("project") or ""))
         if all(self._connection):
             self._shared.connect(project, *self._connection)
         return self._shared.predictor.predict(
@@ -69,8 +73,7 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
             event, data = args
         return {"job": self._shared.retrains.request(key_of(data["project"])), "event": event}
 
-    def _key(self, task: Mapping[str, Any]) -> str:
-        name = str(self._project or task.get("project") or "")
+    def _key(self, name: str) -> str:
         known = {*self._shared.store.projects(), *self._shared.champions.versions()}
         # A project that nobody trained has no key in the store, and no champion whichever key it gets.
         key = find_key(name, known) or (f"{name}.0" if name.isdigit() else None)

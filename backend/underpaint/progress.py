@@ -44,7 +44,9 @@ def watch_prelabel(job: Job, console: Console) -> bool:
     if job.get_status() == JobStatus.FINISHED:
         console.print(f"{meta.get('done', 0)} images pre-labelled with {meta.get('version')}", highlight=False)
         return True
-    console.print((job.exc_info or "the job was stopped").strip().splitlines()[-1], highlight=False)
+    result = job.latest_result()
+    said = result.exc_string if result else None
+    console.print((said or "the job was stopped").strip().splitlines()[-1], highlight=False)
     return False
 
 

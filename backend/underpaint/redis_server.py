@@ -51,7 +51,8 @@ class RedisServer:
         log = self.folder / "redis.log"
         command = [find_redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--save", "", "--logfile", str(log), "--daemonize", "no"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        # In a group of its own it outlives a Ctrl-C in the terminal until those who use it have stopped.
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0)
         deadline = time.monotonic() + 15
         with redis.Redis.from_url(self.url) as client:
             while time.monotonic() < deadline and self._process.poll() is None:

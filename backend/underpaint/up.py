@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,42 +12,54 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.text import Text
 
 from underpaint.checkpoints.store import Store
 from underpaint.redis_server import RedisServer
 from underpaint.settings import Settings, get_settings
 
 STOP_SECONDS = 15
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(host: str, port: int) -> int:
     """Run everything but Label Studio until interrupted or until a part dies; returns the exit status."""
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     settings = get_settings()
     Store(settings.store).check()
-    signal.signal(signal.SIGTERM, _interrupt)
-    with ExitStack() as stack:
-        environment = dict(os.environ)
-        if not _redis_given(environment):
-            server = stack.enter_context(RedisServer(_redis_folder(settings)))
-            environment["REDIS_URL"] = server.url
-            console.print(f"Redis    {server.url}, its data in {server.folder}", highlight=False)
-        parts = {
-            "backend": _start("underpaint.cli", "serve", "--host", host, "--port", str(port), environment=environment),
-            "worker": _start("underpaint_workers", environment=environment),
-        }
-        stack.callback(_stop, parts)
-        for line in advice(settings, host, port):
-            console.print(line, highlight=False)
-        try:
-            while True:
-                for name, process in parts.items():
-                    if (status := process.poll()) is not None:
-                        console.print(f"[red]the {name} ended with status {status}: its last lines above say why[/red]")
-                        return 1
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            return 0
+    for stop in STOPS:
+        signal.signal(stop, _interrupt)
+    try:
+        _check_port(host, port)
+        with ExitStack() as stack:
+            return _run(stack, console, settings, host, port)
+    except (OSError, RuntimeError) as error:
+        console.print(Text(str(error), "red"))
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(stack: ExitStack, console: Console, settings: Settings, host: str, port: int) -> int:
+    environment = dict(os.environ)
+    if not _redis_given(environment):
+        server = RedisServer(_redis_folder(settings))
+        stack.callback(server.stop)
+        server.start()
+        environment["REDIS_URL"] = server.url
+        console.print(f"Redis    {server.url}, its data in {server.folder}")
+    parts: dict[str, subprocess.Popen[bytes]] = {}
+    stack.callback(_stop, parts)
+    parts["backend"] = _start("underpaint.cli", "serve", "--host", host, "--port", str(port), environment=environment)
+    parts["worker"] = _start("underpaint_workers", environment=environment)
+    for line in advice(settings, host, port):
+        console.print(line)
+    while True:
+        for name, process in parts.items():
+            if (status := process.poll()) is not None:
+                console.print(f"[red]the {name} ended with status {status}: its last lines above say why[/red]")
+                return 1
+        time.sleep(0.5)
 
 
 def advice(settings: Settings, host: str, port: int) -> list[str]:
@@ -82,11 +95,25 @@ def _redis_folder(settings: Settings) -> Path:
     return Path(settings.store).resolve() / "redis"
 
 
+def _check_port(host: str, port: int) -> None:
+    """Raise OSError with the remedy at once, instead of after the seconds that the backend takes to start."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise OSError(
+            f"the backend can't listen on {host}:{port}: {error.strerror}. Stop what listens there, or choose another "
+            "--port or --host."
+        ) from error
+
+
 def _start(module: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+    # In a group of its own, a part doesn't see the terminal's Ctrl-C and is stopped in order instead.
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, process_group=0)
 
 
 def _stop(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them running
     for process in parts.values():
         process.terminate()
     for process in parts.values():

@@ -7,6 +7,7 @@ elsewhere must not meet.
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from playwright.sync_api import Page
 
 from e2e.browser import chromium_page, sign_in
+from underpaint.labelstudio.client import LabelStudio
 from underpaint_workers.demo.label_studio import LabelStudioServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,13 +23,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="package")
 def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
-    """A running Label Studio without projects."""
+    """A running Label Studio without projects; it serves local files of folders below its ``media_root``."""
     executable = Path(os.environ.get("LABEL_STUDIO_EXECUTABLE", ROOT / ".venv-labelstudio/bin/label-studio"))
     if not executable.exists():
         pytest.skip(f"no Label Studio at {executable}; `make test` installs it")
     template = ROOT / "build/label-studio-template-1.23.2"
-    with LabelStudioServer(executable, tmp_path_factory.mktemp("label-studio"), template=template) as server:
+    data_dir, media_root = tmp_path_factory.mktemp("label-studio"), tmp_path_factory.mktemp("media")
+    with LabelStudioServer(executable, data_dir, template=template, media_root=media_root) as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def client(label_studio: LabelStudioServer) -> Iterator[LabelStudio]:
+    """Underpaint's own client of ``label_studio``, by the legacy token."""
+    with closing(LabelStudio(label_studio.url, label_studio.token)) as client:
+        yield client
 
 
 @pytest.fixture(scope="package")

@@ -103,17 +103,13 @@ def test_a_version_that_is_not_there_is_not_promoted(url: str) -> None:
         store.get("0123456789ab")
 
 
-def test_runs_and_project_files_are_replaced_whole(url: str) -> None:
+def test_run_records_are_replaced_whole(url: str) -> None:
     store = Store(url)
     assert store.runs("1.100") == []
-    assert store.read_project("1.100") == {}
-    store.write_run("1.100", "20250102", {"status": "started"})
+    store.write_run("1.100", "20250102", {"status": "started", "long": "x" * 999})
     store.write_run("1.100", "20250101", {"status": "finished"})
     store.write_run("1.100", "20250102", {"status": "failed"})
-    store.write_project("1.100", {"url": "http://x", "long": "x" * 999})
-    store.write_project("1.100", {"url": "http://y"})
     assert Store(url).runs("1.100") == [{"status": "finished"}, {"status": "failed"}]
-    assert Store(url).read_project("1.100") == {"url": "http://y"}
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "../x", "a\\b", "é", "a b", "a\n"])
@@ -124,7 +120,7 @@ def test_keys_cannot_leave_their_folder(tmp_path: Path, key: str) -> None:
     with pytest.raises(StoreError, match="cannot name a project"):
         store.promote(key, version, "ada", "", {})
     with pytest.raises(StoreError, match="cannot name a project"):
-        store.write_project(key, {})
+        store.write_run(key, "20250101", {})
     with pytest.raises(StoreError, match="cannot name a run"):
         store.write_run("1.100", key, {})
     with pytest.raises(StoreError, match="cannot name a version"):
@@ -188,7 +184,7 @@ def test_a_writer_that_is_killed_leaves_no_torn_checkpoint(tmp_path: Path, kill_
 
 def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
-    store.write_project("1.100", {"url": "old"})
+    store.write_run("1.100", "20250101", {"status": "old"})
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -196,9 +192,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            store.write_project("1.100", {"url": "new"})
-    assert store.read_project("1.100") == {"url": "old"}
-    assert [path.name for path in (tmp_path / "projects/1.100").iterdir()] == ["project.json"]
+            store.write_run("1.100", "20250101", {"status": "new"})
+    assert store.runs("1.100") == [{"status": "old"}]
+    assert [path.name for path in (tmp_path / "projects/1.100/runs").iterdir()] == ["20250101.json"]
 
 
 def test_readers_beside_writers_see_whole_records_only(tmp_path: Path) -> None:

@@ -3,22 +3,21 @@
 import logging
 import os
 
-from rq import SpawnWorker
-
 from underpaint.settings import get_settings
 from underpaint.signals import Signals
+from underpaint_workers.worker import Worker
 
 # People wait for predictions; nobody waits for a retrain. Added to this process's niceness.
 NICENESS = 10
 
 
 def main() -> None:
-    """Run jobs until interrupted, each in a fresh interpreter, so that CUDA starts clean."""
+    """Run jobs until interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.nice(NICENESS)
     settings = get_settings()
     signals = Signals(settings.redis_url, settings.queue)
-    SpawnWorker([signals.queue], connection=signals.redis).work()
+    Worker([signals.queue], connection=signals.redis).work()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 
     checkpoints/<version>/model.safetensors
     checkpoints/<version>/card.json                      written last: a checkpoint without it does not exist
-    projects/<project>/project.json
     projects/<project>/promotions/<time>-<version>.json  the champion is the one whose name sorts last
     projects/<project>/runs/<run id>.json
 
@@ -156,14 +155,6 @@ class Store:
     def projects(self) -> list[str]:
         """Keys of all projects that the store knows, sorted."""
         return self._names("projects")
-
-    def read_project(self, project: str) -> dict[str, Any]:
-        """What ``write_project`` kept for `project`; empty before the first."""
-        return self._read_json(f"projects/{_checked(project, 'project')}/project.json") or {}
-
-    def write_project(self, project: str, values: dict[str, Any]) -> None:
-        """Replace what is kept for `project`, at once and whole."""
-        self._write_json(f"projects/{_checked(project, 'project')}/project.json", values)
 
     def write_run(self, project: str, run_id: str, values: dict[str, Any]) -> None:
         """Keep the record of one training run; a later call with the same `run_id` replaces it."""

@@ -260,7 +260,8 @@ def _remedy(status: int, trusted: bool) -> str:
         return "check UNDERPAINT_LABEL_STUDIO_TOKEN and that its user may see the project"
     if status in (401, 403):
         return "it wants credentials, which are only ever sent to Label Studio; import the image into Label Studio"
-    if status == 404 and trusted:
+    # It answers 500 where it knows nothing of an upload.
+    if status in (404, 500) and trusted:
         return "Label Studio has no such file or task, or its storage is not set up"
     return "check that the URL still works"
 

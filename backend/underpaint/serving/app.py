@@ -164,7 +164,9 @@ def _job_status(backend: Backend, identifier: str) -> dict[str, Any]:
     """What RQ knows of a job, or what its project's last run left in the store once RQ forgot it."""
     job = backend.signals.job(identifier)
     if job is not None:
-        return {"job_status": job.get_status().value, "error": job.exc_info, "meta": job.get_meta()}
+        result = job.latest_result()
+        error = result.exc_string if result else None
+        return {"job_status": job.get_status().value, "error": error, "meta": job.get_meta()}
     project = project_of_job(identifier)
     runs = backend.store.runs(project) if project else []
     if not runs:

@@ -14,10 +14,13 @@ from types import FrameType
 
 from rich.console import Console
 
+from underpaint_workers.demo.label_studio import LabelStudioServer
 from underpaint_workers.demo.loop import Demo
 from underpaint_workers.demo.paintings import Paintings
-from underpaint_workers.demo.servers import Servers
+from underpaint_workers.demo.underpaint_server import UnderpaintServer
 
+# So that the whole demo ends within eight minutes on two cores.
+OVERRIDES = {"UNDERPAINT_TRAIN_MINUTES": "4"}
 TEMPLATE = Path("build/label-studio-template-1.23.2")
 
 
@@ -38,15 +41,20 @@ def main() -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         paintings = Paintings.of(arguments.data, arguments.folder / "scenes", console)
-        servers = stack.enter_context(
-            Servers(arguments.label_studio, arguments.folder.resolve(), arguments.template, console)
+        folder = arguments.folder.resolve()
+        label_studio = stack.enter_context(
+            LabelStudioServer(
+                arguments.label_studio, folder / "label-studio", template=arguments.template, report=console.print
+            )
         )
-        demo = Demo(servers, paintings, console)
+        underpaint = stack.enter_context(UnderpaintServer(label_studio, folder, console, OVERRIDES))
+        console.print(f"Underpaint is up on {underpaint.url}", highlight=False)
+        demo = Demo(underpaint, paintings, console)
         demo.run()
         console.print(f"{time.monotonic() - started:.0f} s in all.", highlight=False)
         if not arguments.once:
-            demo.say_where_to_look()
-            servers.wait()
+            demo.say_where_to_look(label_studio)
+            underpaint.wait()
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

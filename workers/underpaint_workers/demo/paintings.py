@@ -11,8 +11,6 @@ from underpaint_workers.scenes import write_dataset
 
 SCENES = 36
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-# One painting in three is accepted by nobody: the table is about those.
-UNSEEN_SHARE = 3
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,16 @@ class Paintings:
     labels: Dataset | None
 
     @classmethod
-    def of(cls, data: Path | None, scenes: Path, console: Console) -> "Paintings":
-        """The paintings in ``data``, or scenes painted into the folder ``scenes`` when ``data`` is None.
+    def of(cls, data: Path | None, scenes: Path, console: Console, count: int = SCENES) -> "Paintings":
+        """The paintings in ``data``, or ``count`` scenes painted into the folder ``scenes`` when it is None.
 
         Raises FileNotFoundError that says what a data set looks like when ``data`` holds no images.
         """
         if data is None:
             if not (scenes / "classes.json").exists():
-                with console.status(f"painting {SCENES} landscapes …"):
-                    write_dataset(scenes, SCENES)
-                console.print(f"Painted {SCENES} landscapes in {scenes}")
+                with console.status(f"painting {count} landscapes …"):
+                    write_dataset(scenes, count)
+                console.print(f"Painted {count} landscapes in {scenes}")
             data = scenes
         if (data / "classes.json").exists():
             labels = Dataset.open(data)
@@ -44,7 +42,3 @@ class Paintings:
                 f"{data} holds neither a data set (images/, labels/, classes.json) nor any image: name another folder"
             )
         return cls(images, LANDSCAPE, None)
-
-    def is_unseen(self, position: int) -> bool:
-        """Whether nobody accepts a label for the painting at this position."""
-        return position % UNSEEN_SHARE == UNSEEN_SHARE - 1
