@@ -14,6 +14,7 @@ from http_server import Answer, Server, serve
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio import rle
+from underpaint.segmenter.segmenter import Segmenter
 from underpaint.serving.app import create_app
 from underpaint.serving.champions import UNTRAINED
 from underpaint.settings import Settings
@@ -264,3 +265,22 @@ def test_quick_answers_stay_quick_with_redis_down_and_predictions_under_way(
         assert "REDIS_URL" in refused.json()["error"]
         for thread in slow:
             thread.join()
+
+
+def test_a_painting_that_breaks_the_segmenter_empties_its_own_slot_only(
+    client: TestClient, images: Server, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_one, calls = Segmenter.predict, []
+
+    def fail_once(self: Segmenter, image: Any) -> Any:
+        calls.append(image)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return predict_one(self, image)
+
+    predict(client, [f"{images.url}/good.jpg"])
+    calls.clear()
+    monkeypatch.setattr(Segmenter, "predict", fail_once)
+    results = predict(client, [f"{images.url}/good.jpg"] * 3)
+    assert [bool(prediction["result"]) for prediction in results] == [True, False, True]
+    assert "no room" in results[1]["reason"]

@@ -75,3 +75,15 @@ def _wait_for(condition: object, seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
+
+
+def test_a_worker_learns_where_a_project_is_even_if_redis_was_down(tmp_path: Path, settings: Settings) -> None:
+    port = free_port()
+    signals = Signals(f"redis://127.0.0.1:{port}/0", "underpaint")
+    retrains = Retrains(settings, signals)
+    retrains.start()
+    retrains.introduce(PROJECT, "http://studio", "secret")
+    time.sleep(0.2)
+    with RedisServer(tmp_path / "late", port):
+        _wait_for(lambda: signals.connection(PROJECT) == ("http://studio", "secret"))
+        retrains.stop()

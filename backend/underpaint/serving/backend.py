@@ -1,6 +1,6 @@
 """One backend process, put together: the parts that the HTTP app and the plugin class share."""
 
-import logging
+import contextlib
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +14,6 @@ from underpaint.serving.predictor import Predictor
 from underpaint.serving.retrains import Retrains
 from underpaint.settings import Settings
 from underpaint.signals import Signals
-
-log = logging.getLogger(__name__)
 
 
 class Backend:
@@ -41,19 +39,19 @@ class Backend:
 
     def connect(self, project: str, url: str, token: str) -> None:
         """Remember the Label Studio that a /setup came from, for projects whose settings name none."""
-        if self._connections.get(project) == (url, token):
-            return
-        self._connections[project] = (url, token)
-        try:
-            self.signals.remember_connection(project, url, token)
-        except redis.RedisError as error:
-            log.warning("Redis can't be reached (%s): workers don't know yet where project %s is", error, project)
+        if self._connections.get(project) != (url, token):
+            self._connections[project] = (url, token)
+            self.retrains.introduce(project, url, token)
 
     def fetcher(self, project: str) -> ImageFetcher:
         """What fetches a project's images: with the settings' Label Studio, else the one its /setup named."""
         settings = self.settings
         if settings.label_studio_url and settings.label_studio_token:
             return self._fetcher(settings.label_studio_url, settings.label_studio_token)
+        if project not in self._connections:  # Label Studio sends no /setup before it asks interactively
+            with contextlib.suppress(redis.RedisError):
+                if known := self.signals.connection(project):
+                    self._connections[project] = known
         return self._fetcher(*self._connections.get(project, ("", "")))
 
     def _new_fetcher(self, url: str, token: str) -> ImageFetcher:

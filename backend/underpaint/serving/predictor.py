@@ -61,7 +61,11 @@ class Predictor:
         for task, images in zip(tasks, self._images(tasks, config, fetcher, deadline), strict=True):
             if time.monotonic() > deadline:
                 break
-            predictions.append(self._predict_task(task, images, space, segmenter, asked))
+            try:
+                predictions.append(self._predict_task(task, images, space, segmenter, asked))
+            except Exception as error:  # whatever one painting does to us, the others get their slots
+                log.exception("task %s stays empty", task.get("id"))
+                predictions.append(_empty(segmenter.version, f"{type(error).__name__}: {error}"))
         if left := len(tasks) - len(predictions):
             log.warning(
                 "%d of %d tasks were not reached in %.0f s and got no prediction: retrieve again, select fewer "

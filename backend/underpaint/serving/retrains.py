@@ -36,6 +36,7 @@ class Retrains:
         self._settings = settings
         self._signals = signals
         self._noted: Counter[str] = Counter()
+        self._introduced: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -54,6 +55,12 @@ class Retrains:
         """Count newly accepted, changed or deleted labels of a project."""
         with self._lock:
             self._noted[project] += labels
+        self._wake.set()
+
+    def introduce(self, project: str, url: str, token: str) -> None:
+        """Say where a project's Label Studio is, for the worker that will pull its labels."""
+        with self._lock:
+            self._introduced[project] = url, token
         self._wake.set()
 
     def request(self, project: str) -> str:
@@ -86,17 +93,18 @@ class Retrains:
         """Move what was noted to Redis; what Redis didn't take stays noted."""
         with self._lock:
             noted, self._noted = self._noted, Counter()
+            introduced, self._introduced = self._introduced, {}
         try:
-            while noted:
-                project, labels = noted.popitem()
-                try:
-                    self._signals.note(project, labels)
-                except redis.RedisError:
-                    noted[project] += labels
-                    raise
+            for project in list(introduced):
+                self._signals.remember_connection(project, *introduced[project])
+                del introduced[project]
+            for project in list(noted):
+                self._signals.note(project, noted[project])
+                del noted[project]
         finally:
             with self._lock:
                 self._noted.update(noted)
+                self._introduced = introduced | self._introduced
 
     def _complain(self, error: redis.RedisError) -> None:
         if not self._complained:
