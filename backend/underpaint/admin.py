@@ -29,7 +29,8 @@ class ProjectStatus:
     project: str
     champion: str
     since: str
-    new_labels: int
+    new_labels: int | None
+    """None when Redis, which counts them, can't be reached."""
     last_run: str
     result: str
 
@@ -56,16 +57,17 @@ class Admin:
         )
 
     def status(self) -> list[ProjectStatus]:
-        """Every project that the store or Redis knows. Without Redis, what waits is unknown and shown as -1."""
+        """Every project that the store or Redis knows."""
         try:
-            pending, unknown = self._signals.pending(), 0
+            counts = {project: waiting.labels for project, waiting in self._signals.pending().items()}
         except redis.RedisError:
-            pending, unknown = {}, -1
-        counts = {project: unknown for project in self._store.projects()}
-        counts |= {project: waiting.labels for project, waiting in pending.items()}
-        return [self._status(project, count) for project, count in sorted(counts.items())]
+            counts = None
+        projects = {*self._store.projects(), *(counts or ())}
+        return [
+            self._status(project, None if counts is None else counts.get(project, 0)) for project in sorted(projects)
+        ]
 
-    def _status(self, project: str, new_labels: int) -> ProjectStatus:
+    def _status(self, project: str, new_labels: int | None) -> ProjectStatus:
         champion = self._store.champion(project)
         runs = self._store.runs(project)
         last = runs[-1] if runs else {}

@@ -4,13 +4,15 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import redis
 import typer
 import uvicorn
+from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from underpaint.admin import Admin, AdminError
 from underpaint.checkpoints.store import StoreError
@@ -21,6 +23,7 @@ from underpaint.up import up as run_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
+complaints = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Project = Annotated[str, typer.Argument(help="Label Studio's project id, such as 3, or a full key, 3.1795344327.")]
 Port = Annotated[int, typer.Option(help="Port of the backend.")]
@@ -56,9 +59,10 @@ def work(store: StoreUrl = None) -> None:
 @app.command()
 def status() -> None:
     """Show each project's champion, what waits, and its last retrain."""
-    table = Table("project", "champion", "since", "new labels", "last retrain", "result")
+    table = Table(*map(_whole, ("project", "champion", "since")), "new labels", "last retrain", "result")
     for row in Admin(get_settings()).status():
-        table.add_row(row.project, row.champion, row.since, str(row.new_labels), row.last_run, row.result)
+        waiting = "unknown" if row.new_labels is None else str(row.new_labels)
+        table.add_row(row.project, row.champion, _minute(row.since), waiting, _minute(row.last_run), Text(row.result))
     console.print(table)
 
 
@@ -78,10 +82,12 @@ def retrain(
 @app.command()
 def checkpoints(project: Project) -> None:
     """List a project's promotions, the oldest first; the last is what it serves."""
-    table = Table("version", "promoted", "by", "why", "mIoU")
+    table = Table(*map(_whole, ("version", "promoted", "by")), "why", _whole("mIoU"))
     for move in Admin(get_settings()).promotions(project):
         miou = move.metrics.get("miou")
-        table.add_row(move.version, move.when, move.who, move.why, "–" if miou is None else f"{miou:.3f}")
+        table.add_row(
+            move.version, _minute(move.when), move.who, Text(move.why), "–" if miou is None else f"{miou:.3f}"
+        )
     console.print(table)
 
 
@@ -114,6 +120,16 @@ def prelabel(
         raise typer.Exit(1)
 
 
+def _whole(heading: str) -> Column:
+    """A column whose values stay in one piece, so that they can be copied."""
+    return Column(heading, no_wrap=True)
+
+
+def _minute(when: str) -> str:
+    """An ISO 8601 time in UTC, to the minute; other words as they are."""
+    return f"{when[:10]} {when[11:16]}" if when[:1].isdigit() else when
+
+
 def _set_store(store: str | None) -> None:
     """Children and settings read the environment, so that is where an option goes."""
     if store is not None:
@@ -126,13 +142,17 @@ def main() -> None:
     try:
         app()
     except (AdminError, LabelStudioError, ProjectError, StoreError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
-        sys.exit(1)
+        _fail(str(error))
     except redis.RedisError as error:
-        console.print(
-            f"[red]error:[/red] Redis can't be reached ({error}): start it, or set REDIS_URL", highlight=False
-        )
-        sys.exit(1)
+        _fail(f"Redis can't be reached ({error}): start it, or set REDIS_URL")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()]
+        _fail("; ".join(f"the setting UNDERPAINT_{fault}" for fault in faults))
+
+
+def _fail(message: str) -> NoReturn:
+    complaints.print(Text.assemble(("error: ", "red"), message))
+    sys.exit(1)
 
 
 if __name__ == "__main__":

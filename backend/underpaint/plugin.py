@@ -12,7 +12,7 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from underpaint.labelstudio.label_config import parse
 from underpaint.project import ProjectError, find_key, key_of
-from underpaint.serving.backend import Backend
+from underpaint.serving.backend import Backend, labels_in
 from underpaint.settings import get_settings
 
 _backend: Backend | None = None
@@ -67,11 +67,20 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
         )
 
     def fit(self, *args: Any, event: str | None = None, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
-        """Asks for a retrain, which an RQ worker runs. Called ``fit((), event=, data=)`` by 1.x, ``fit(event, data)``
-        by 2.x; returns ``{"job": id}``."""
+        """Counts accepted labels, and asks for a retrain upon START_TRAINING; an RQ worker runs it when it is due.
+
+        Called ``fit((), event=, data=)`` by 1.x, ``fit(event, data)`` by 2.x; returns what the webhook would answer.
+        """
         if data is None:
             event, data = args
-        return {"job": self._shared.retrains.request(key_of(data["project"])), "event": event}
+        project = key_of(data["project"])
+        if event == "START_TRAINING":
+            return {"job": self._shared.retrains.request(project)}
+        # 1.x calls this in a process that ends right after, so nothing may be left to a thread.
+        labels = labels_in({**data, "action": event})
+        if labels:
+            self._shared.signals.note(project, labels)
+        return {"labels": labels}
 
     def _key(self, name: str) -> str:
         known = {*self._shared.store.projects(), *self._shared.champions.versions()}

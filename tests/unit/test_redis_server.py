@@ -24,3 +24,10 @@ def test_what_was_queued_outlives_a_restart(tmp_path: Path) -> None:
 def test_a_taken_port_is_reported_with_the_log(tmp_path: Path, redis_server: RedisServer) -> None:
     with pytest.raises(RuntimeError, match=str(redis_server.port)):
         RedisServer(tmp_path, redis_server.port).start()
+
+
+def test_two_servers_never_share_a_folder(tmp_path: Path) -> None:
+    with RedisServer(tmp_path), pytest.raises(RuntimeError, match="REDIS_URL"):
+        RedisServer(tmp_path).start()
+    with RedisServer(tmp_path):
+        pass  # the lock went with the first one

@@ -1,16 +1,11 @@
 """A folder of images, pre-labelled: tasks with predictions in Label Studio, or a data set on disk."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from underpaint.labelstudio import regions
-from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.client import LabelStudio, LabelStudioError
 from underpaint.labelstudio.images import ImageError, Rgb, decode
 from underpaint.labelstudio.label_config import parse
 from underpaint.labelstudio.label_space import LabelSpace
@@ -57,7 +52,13 @@ def into_label_studio(
         for path, image in chunk:
             class_map, confidence = segmenter.predict(image)
             result, score = regions.encode(class_map, confidence, space)
-            [task] = label_studio.upload(project_id, path)["task_ids"]
+            try:
+                [task] = label_studio.upload(project_id, path)["task_ids"]
+            except LabelStudioError as error:
+                if error.status != 400:
+                    raise
+                problems.append(f"{path}: Label Studio doesn't take it; convert it to JPEG or PNG ({error})")
+                continue
             predictions.append({"task": task, "result": result, "score": score, "model_version": segmenter.version})
             done += 1
             report(done, len(images), problems)
@@ -66,14 +67,24 @@ def into_label_studio(
 
 
 def into_dataset(folder: Path, segmenter: Segmenter, to: Path, settings: Settings, report: Report) -> None:
-    """Write every image of ``folder`` and its class map to the data set ``to``."""
+    """Write every image of ``folder``, as it was decoded, and its class map to a new data set, ``to``.
+
+    Raises PrelabelError when ``to`` is a data set already.
+    """
     images = find_images(folder)
+    if (to / "classes.json").exists():
+        raise PrelabelError(f"{to} holds a data set already: name a new folder, or remove this one")
     dataset.create(to, segmenter.classes)
     problems: list[str] = []
     done = 0
+    names: dict[str, Path] = {}
     for path, image in _read(images, settings, problems):
+        name = "__".join(path.relative_to(folder).with_suffix("").parts)
+        if (first := names.setdefault(name, path)) is not path:
+            problems.append(f"{path}: it would overwrite {first} in the data set; rename it")
+            continue
         class_map, _ = segmenter.predict(image)
-        _write_pair(to, "__".join(path.relative_to(folder).with_suffix("").parts), path, image, class_map)
+        dataset.write_item(to, name, image, class_map)
         done += 1
         report(done, len(images), problems)
     report(done, len(images), problems)
@@ -87,13 +98,3 @@ def _read(images: list[Path], settings: Settings, problems: list[str]) -> Iterat
             yield path, decode(path.read_bytes(), settings.max_image_pixels, str(path))
         except (ImageError, OSError) as error:
             problems.append(str(error))
-
-
-def _write_pair(to: Path, name: str, path: Path, image: Rgb, class_map: NDArray[np.uint8]) -> None:
-    with Image.open(path) as file:
-        as_it_is = file.format in ("JPEG", "PNG") and file.getexif().get(0x0112, 1) == 1
-    if as_it_is:
-        shutil.copyfile(path, to / "images" / f"{name}{'.jpg' if path.suffix.lower() != '.png' else '.png'}")
-        Image.fromarray(class_map).save(to / "labels" / f"{name}.png")
-    else:
-        dataset.write_item(to, name, image, class_map)

@@ -114,7 +114,8 @@ class _Maker:
             try:
                 painting, found = self._paint(task, annotation, key)
             except ImageError as error:
-                painting, found = None, [str(error)]
+                problems.append(str(error))  # which names the task
+                continue
             paintings += [painting] if painting else []
             problems += [f"task {task['id']}: {problem}" for problem in found]
         return paintings, problems
