@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 LABEL_STUDIO_VENV := .venv-labelstudio
 LABEL_STUDIO := $(LABEL_STUDIO_VENV)/bin/label-studio
+# Many shells export these two; here only `make up HOST=… PORT=…` sets them.
+HOST := 127.0.0.1
+PORT := 9090
 
 .PHONY: demo up test unit lint install clean
 
 demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
-	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data $(DATA)) $(if $(ONCE),--once)
+	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data "$(DATA)") $(if $(ONCE),--once)
 
-up: install ## Redis, backend and worker, for a Label Studio that runs already
-	$(VENV)/bin/underpaint up
+up: install ## Redis, backend and worker, for a Label Studio that runs already (HOST=0.0.0.0 PORT=9090)
+	$(VENV)/bin/underpaint up --host "$(HOST)" --port "$(PORT)"
 
 test: $(VENV)/.dev $(LABEL_STUDIO_VENV)/.installed ## everything, end to end
 	$(VENV)/bin/python -m pytest
@@ -39,5 +42,5 @@ $(LABEL_STUDIO_VENV)/.installed: docker/label-studio.txt
 	$(LABEL_STUDIO_VENV)/bin/pip install --quiet --requirement docker/label-studio.txt
 	touch $@
 
-clean:
-	rm -rf $(VENV) $(LABEL_STUDIO_VENV) build .demo
+clean: ## environments and build products; .demo stays, for it may hold labels made by hand
+	rm -rf $(VENV) $(LABEL_STUDIO_VENV) build

@@ -44,12 +44,15 @@ class Admin:
         self._signals = Signals(settings.redis_url, settings.queue)
 
     def key(self, name: str) -> str:
-        """The key of the project that ``name``, an id or a key, stands for; Label Studio is asked if nobody knows."""
-        if key := find_key(name, self._store.projects()):
-            return key
+        """The key of the project that ``name``, an id or a key, stands for.
+
+        Label Studio is asked where the settings name it, for an id may have belonged to another project before.
+        """
         settings = self._settings
         if name.isdigit() and settings.label_studio_url and settings.label_studio_token:
             return key_of(LabelStudio(settings.label_studio_url, settings.label_studio_token).project(int(name)))
+        if key := find_key(name, self._store.projects()):
+            return key
         known = ", ".join(self._store.projects()) or "none"
         raise AdminError(
             f"no project {name!r} in the store {settings.store} (known: {known}): check UNDERPAINT_STORE, or set "
@@ -84,7 +87,7 @@ class Admin:
         """Queue a retrain now; returns its job id. Raises AdminError when no worker is there to run it."""
         self._need_worker()
         self._signals.request(project)
-        self._signals.enqueue_retrain(project, self._settings.retrain_timeout)
+        self._signals.enqueue_retrain(project, self._settings.retrain_timeout, again=True)
         return job_id(project)
 
     def watch_retrain(self, project: str, console: Console) -> bool:
@@ -132,7 +135,7 @@ class Admin:
             },
             timeout=PRELABEL_TIMEOUT,
         )
-        return watch_prelabel(job, console)
+        return watch_prelabel(self._signals, job.id, console)
 
     def _champion_for(self, project: str | None) -> str:
         champions = {key: move.version for key in self._store.projects() if (move := self._store.champion(key))}

@@ -5,6 +5,7 @@ front (``underpaint serve``) also answers what that runner doesn't: see README.
 """
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from underpaint.labelstudio.label_config import parse
 from underpaint.project import ProjectError, find_key, key_of
-from underpaint.serving.backend import Backend, labels_in
+from underpaint.serving.backend import Backend
+from underpaint.serving.requests import Webhook
 from underpaint.settings import get_settings
 
 _backend: Backend | None = None
@@ -63,6 +65,7 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
             parse(self.label_config),
             self._shared.champions.serving(project),
             self._shared.fetcher(project),
+            time.monotonic() + self._shared.settings.predict_deadline,
             context,
         )
 
@@ -73,14 +76,14 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
         """
         if data is None:
             event, data = args
-        project = key_of(data["project"])
+        webhook = Webhook.model_validate({**data, "action": event})
+        project = key_of(webhook.project)
         if event == "START_TRAINING":
             return {"job": self._shared.retrains.request(project)}
         # 1.x calls this in a process that ends right after, so nothing may be left to a thread.
-        labels = labels_in({**data, "action": event})
-        if labels:
-            self._shared.signals.note(project, labels)
-        return {"labels": labels}
+        if webhook.labels:
+            self._shared.signals.note(project, webhook.labels)
+        return {"labels": webhook.labels}
 
     def _key(self, name: str) -> str:
         known = {*self._shared.store.projects(), *self._shared.champions.versions()}

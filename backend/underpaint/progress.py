@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rq.job import Job, JobStatus
 
 from underpaint.checkpoints.store import Store
 from underpaint.signals import Signals, job_id
@@ -22,8 +21,8 @@ def watch_retrain(signals: Signals, store: Store, project: str, console: Console
     run_id = stage = None
     with _bar(console) as bar:
         line = bar.add_task(WAITING, total=None)
-        while (job := signals.job(job_id(project))) is not None and not _ended(job):
-            meta = job.get_meta()
+        while (job := signals.job(job_id(project))) is not None and not job.ended:
+            meta = job.meta
             run_id = meta.get("id", run_id)
             bar.update(line, description=_describe(meta), completed=meta.get("step", 0), total=meta.get("steps"))
             if stage != (stage := meta.get("stage", WAITING)) and not console.is_terminal:
@@ -33,28 +32,24 @@ def watch_retrain(signals: Signals, store: Store, project: str, console: Console
     return next((run for run in runs if run["id"] == run_id), runs[-1] if runs else {})
 
 
-def watch_prelabel(job: Job, console: Console) -> bool:
+def watch_prelabel(signals: Signals, identifier: str, console: Console) -> bool:
     """Show a pre-labelling job until it ends; whether it ended well."""
     with _bar(console) as bar:
         line = bar.add_task(WAITING, total=None)
-        while not _ended(job):
-            meta = job.get_meta()
-            bar.update(line, description="pre-labelling", completed=meta.get("done", 0), total=meta.get("total"))
+        while (job := signals.job(identifier)) is not None and not job.ended:
+            done, total = job.meta.get("done", 0), job.meta.get("total")
+            bar.update(line, description="pre-labelling", completed=done, total=total)
             time.sleep(LOOK_SECONDS)
-    meta = job.get_meta()
-    for problem in meta.get("problems", []):
-        console.print(f"left out: {problem}", highlight=False)
-    if job.get_status() == JobStatus.FINISHED:
-        console.print(f"{meta.get('done', 0)} images pre-labelled with {meta.get('version')}", highlight=False)
+    if job is None:
+        console.print("the job is gone: Redis was wiped, or somebody deleted it")
+        return False
+    for problem in job.meta.get("problems", []):
+        console.print(f"left out: {problem}", markup=False, highlight=False)
+    if job.status == "finished":
+        console.print(f"{job.meta.get('done', 0)} images pre-labelled with {job.meta.get('version')}", highlight=False)
         return True
-    result = job.latest_result()
-    said = result.exc_string if result else None
-    console.print((said or "the job was stopped").strip().splitlines()[-1], highlight=False)
+    console.print((job.error or "the job was stopped").strip().splitlines()[-1], markup=False, highlight=False)
     return False
-
-
-def _ended(job: Job) -> bool:
-    return job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
 
 def _describe(meta: dict[str, Any]) -> str:

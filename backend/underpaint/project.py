@@ -31,8 +31,8 @@ def key_of(project: Mapping[str, Any]) -> str:
     """The key of a project as Label Studio serialises it: ``id`` and ``created_at`` (ISO 8601) are needed."""
     try:
         created = datetime.fromisoformat(str(project["created_at"]).replace("Z", "+00:00"))
-        return f"{int(project['id'])}.{int(created.timestamp())}"
-    except (KeyError, TypeError, ValueError) as error:
+        return check_key(f"{int(project['id'])}.{int(created.timestamp())}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ProjectError(
             "`project` lacks a usable `id` or `created_at`; send it as Label Studio's webhooks and API do"
         ) from error

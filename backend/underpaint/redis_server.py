@@ -85,6 +85,10 @@ class RedisServer:
         self.stop()
         raise RuntimeError(f"Redis did not start on port {self.port} with its data in {self.folder}: {tail}")
 
+    def poll(self) -> int | None:
+        """The exit status once the process has ended by itself, as ``Popen.poll`` has it."""
+        return self._process.poll() if self._process else None
+
     def stop(self) -> None:
         """Stop the process and wait for it; harmless when it is not running."""
         if self._process and self._process.poll() is None:

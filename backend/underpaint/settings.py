@@ -15,8 +15,8 @@ class Settings(BaseSettings):
     store: str = Field("store", description="Where checkpoints and champions live: a folder or any fsspec URL.")
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        validation_alias=AliasChoices("redis_url", "UNDERPAINT_REDIS_URL", "REDIS_URL"),
-        description="Redis for signals and the RQ queue; REDIS_URL is read too.",
+        validation_alias=AliasChoices("UNDERPAINT_REDIS_URL", "REDIS_URL"),
+        description="Redis for signals and the RQ queue; REDIS_URL is read where this is not set.",
     )
     queue: str = Field("underpaint", description="Name of the RQ queue.")
 
@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
 
     retrain_after_labels: int = Field(5, ge=1, description="New accepted labels that start a retrain.")
-    retrain_after_minutes: float = Field(60.0, ge=0, description="Minutes after which fewer labels start one too.")
+    retrain_after_minutes: float = Field(
+        60.0, ge=0, description="Minutes after which fewer labels start one too, however busy people are."
+    )
     retrain_quiet_seconds: float = Field(30.0, ge=0, description="Seconds without a new label before a retrain.")
     ground_truth_only: bool = Field(False, description="Learn only from annotations marked as ground truth.")
     unlabelled_is_background: bool = Field(
@@ -53,7 +55,10 @@ class Settings(BaseSettings):
     train_min_steps: int = Field(200, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
     train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
     image_size: int = Field(256, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
-    encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of new segmenters, by smp's name.")
+    encoder: str = Field(
+        "tu-tf_efficientnet_lite0",
+        description="Encoder of new segmenters, by smp's name; this one's ImageNet weights are at hand.",
+    )
     architecture: str = Field("FPN", description="Architecture of new segmenters, by smp's name.")
     allow_noncommercial: bool = Field(False, description="Allow encoders whose weights are non-commercial.")
 

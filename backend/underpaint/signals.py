@@ -3,6 +3,7 @@
 Nothing here matters if it is lost: labels live in Label Studio, checkpoints and champions in the store.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,14 @@ from typing import Any
 
 import redis
 from rq import Queue
-from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 
 from underpaint.project import check_key
 
 PREFIX = "underpaint"
 PROMOTED = f"{PREFIX}:promoted"
+PENDING = f"{PREFIX}:pending"
 RETRAIN = "underpaint_workers.jobs.retrain"
 PRELABEL = "underpaint_workers.jobs.prelabel"
 
@@ -25,18 +27,27 @@ PRELABEL = "underpaint_workers.jobs.prelabel"
 RESULT_TTL = 0
 FAILURE_TTL = 60
 
-# Counts labels and moves `last`, but keeps the `first` that is already there: one step, so that no label is lost
-# between a worker's take and a backend's note.
+# What waits is one hash a project, and the set of projects that have one. Both change in one step, so that no label
+# is lost between a worker's take and a backend's note.
+
+# Counts labels and moves `last`, but keeps the `first` that is already there.
 _NOTE = """
-redis.call('HINCRBY', KEYS[1], 'labels', ARGV[1])
-redis.call('HSETNX', KEYS[1], 'first', ARGV[2])
-redis.call('HSET', KEYS[1], 'last', ARGV[2])
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[2], 'labels', ARGV[2])
+redis.call('HSETNX', KEYS[2], 'first', ARGV[3])
+redis.call('HSET', KEYS[2], 'last', ARGV[3])
 """
 
-# Read and clear in one step, for the same reason.
+_REQUEST = """
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[2], 'requested', '1')
+"""
+
+# Reads and clears.
 _TAKE = """
-local found = redis.call('HGETALL', KEYS[1])
-redis.call('DEL', KEYS[1])
+local found = redis.call('HGETALL', KEYS[2])
+redis.call('DEL', KEYS[2])
+redis.call('SREM', KEYS[1], ARGV[1])
 return found
 """
 
@@ -53,6 +64,19 @@ class Pending:
     first: float = 0.0
     last: float = 0.0
     requested: bool = False
+
+
+@dataclass(frozen=True)
+class JobState:
+    """An RQ job at one moment: its status by RQ's name, what it said of itself, and its traceback if it failed."""
+
+    status: str
+    meta: dict[str, Any]
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("finished", "failed", "stopped", "canceled")
 
 
 def job_id(project: str) -> str:
@@ -76,29 +100,38 @@ class Signals:
 
     def note(self, project: str, labels: int, now: float | None = None) -> None:
         """Count ``labels`` newly accepted, changed or deleted annotations."""
-        self.redis.eval(_NOTE, 1, self._pending_key(project), labels, time.time() if now is None else now)
+        self._run(_NOTE, project, labels, time.time() if now is None else now)
 
     def request(self, project: str) -> None:
         """Remember that a person asked for a retrain."""
-        self.redis.hset(self._pending_key(project), "requested", "1")
+        self._run(_REQUEST, project)
 
     def pending(self) -> dict[str, Pending]:
         """What waits, by project."""
-        keys = [key.decode() for key in self.redis.scan_iter(f"{PREFIX}:pending:*")]
-        return {key.rsplit(":", 1)[1]: _pending(self.redis.hgetall(key)) for key in keys}
+        members: set[Any] = self.redis.smembers(PENDING)
+        projects = [member.decode() for member in members]
+        return {project: _pending(self.redis.hgetall(f"{PENDING}:{project}")) for project in projects}
 
     def take(self, project: str) -> Pending:
         """What waits for ``project``, cleared in the same step: a retrain starts with this."""
-        flat = self.redis.eval(_TAKE, 1, self._pending_key(project))
+        flat = self._run(_TAKE, project)
         return _pending(dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def enqueue_retrain(self, project: str, timeout: float) -> bool:
-        """Queue the project's one retrain; False when it is queued or running already. ``timeout`` in seconds."""
+    def enqueue_retrain(self, project: str, timeout: float, *, again: bool = False) -> bool:
+        """Queue the project's one retrain; False when it is queued or running already. ``timeout`` in seconds.
+
+        A retrain that failed keeps its place for a minute, so that what can't work isn't tried all the time;
+        ``again`` says that a person wants it tried at once.
+        """
+        identifier = job_id(project)
+        if again and (state := self.job(identifier)) and state.ended:
+            with contextlib.suppress(NoSuchJobError):
+                Job.fetch(identifier, connection=self.redis).delete()
         try:
             self.queue.enqueue_call(
                 RETRAIN,
                 kwargs={"project": project},
-                job_id=job_id(project),
+                job_id=identifier,
                 unique=True,
                 timeout=int(timeout),
                 result_ttl=RESULT_TTL,
@@ -109,16 +142,23 @@ class Signals:
             return False
         return True
 
-    def job(self, identifier: str) -> Job | None:
-        """The RQ job of this id while Redis knows it."""
+    def job(self, identifier: str) -> JobState | None:
+        """The RQ job of this id as it is now, while Redis knows it."""
         try:
-            return Job.fetch(identifier, connection=self.redis)
-        except NoSuchJobError:
+            job = Job.fetch(identifier, connection=self.redis)
+            status, meta, result = job.get_status(), job.get_meta(), job.latest_result()
+        except (NoSuchJobError, InvalidJobOperation):  # a job that succeeds is gone between two looks
             return None
+        return JobState(status.value, dict(meta), result.exc_string if result else None)
 
     def remember_connection(self, project: str, url: str, token: str) -> None:
         """Keep where a project's Label Studio is, as its /setup said. The pair is only ever used together."""
         self.redis.hset(f"{PREFIX}:connection:{project}", mapping={"url": url, "token": token})
+
+    def give_back(self, project: str, pending: Pending) -> None:
+        """Count labels again that a retrain took and didn't learn from; who asked for it may ask again."""
+        if pending.labels:
+            self.note(project, pending.labels)
 
     def connection(self, project: str) -> tuple[str, str] | None:
         """``(url, token)`` of the project's last /setup, or None."""
@@ -138,8 +178,9 @@ class Signals:
                 if message:
                     yield message["data"].decode()
 
-    def _pending_key(self, project: str) -> str:
-        return f"{PREFIX}:pending:{check_key(project)}"
+    def _run(self, script: str, project: str, *arguments: float) -> Any:
+        """One of the scripts above; all know the set of waiting projects, and the project's own hash."""
+        return self.redis.eval(script, 2, PENDING, f"{PENDING}:{check_key(project)}", project, *arguments)
 
 
 def _pending(fields: Mapping[Any, Any]) -> Pending:

@@ -94,7 +94,7 @@ def _find(name: str, others: Sequence[str]) -> int | None:
 def _singular(word: str) -> str:
     if len(word) > 4 and word.endswith("ies"):
         return word.removesuffix("ies") + "y"
-    if re.search(r"(ch|sh|ss|x|z)es$", word):
+    if re.search(r"(ch|sh|ss|x|zz|[^aeiou]us)es$", word):
         return word.removesuffix("es")
     if len(word) > 3 and re.search(r"[^sui]s$", word):
         return word.removesuffix("s")

@@ -1,12 +1,13 @@
 """``underpaint up``: Redis if none is given, the backend and one worker, in the foreground."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -42,28 +43,35 @@ def up(host: str, port: int) -> int:
 
 def _run(stack: ExitStack, console: Console, settings: Settings, host: str, port: int) -> int:
     environment = dict(os.environ)
+    ended: dict[str, Callable[[], int | None]] = {}
+    shared = {"UNDERPAINT_STORE": _whole(settings.store)}
     if not _redis_given(environment):
         server = RedisServer(_redis_folder(settings))
         stack.callback(server.stop)
         server.start()
-        environment["REDIS_URL"] = server.url
+        ended["Redis"] = server.poll
+        shared["UNDERPAINT_REDIS_URL"] = environment["UNDERPAINT_REDIS_URL"] = server.url
         console.print(f"Redis    {server.url}, its data in {server.folder}")
     parts: dict[str, subprocess.Popen[bytes]] = {}
     stack.callback(_stop, parts)
     parts["backend"] = _start("underpaint.cli", "serve", "--host", host, "--port", str(port), environment=environment)
     parts["worker"] = _start("underpaint_workers", environment=environment)
-    for line in advice(settings, host, port):
+    ended |= {name: process.poll for name, process in parts.items()}
+    for line in advice(settings, host, port, shared):
         console.print(line)
     while True:
-        for name, process in parts.items():
-            if (status := process.poll()) is not None:
+        for name, poll in ended.items():
+            if (status := poll()) is not None:
                 console.print(f"[red]the {name} ended with status {status}: its last lines above say why[/red]")
                 return 1
         time.sleep(0.5)
 
 
-def advice(settings: Settings, host: str, port: int) -> list[str]:
-    """What to paste where, and which settings are missing, with the remedy."""
+def advice(settings: Settings, host: str, port: int, shared: Mapping[str, str]) -> list[str]:
+    """What to paste where, and which settings are missing, with the remedy.
+
+    ``shared`` are the settings that this process chose, and that `underpaint status` needs in another terminal.
+    """
     address = "127.0.0.1" if host in ("0.0.0.0", "127.0.0.1") else host
     lines = [
         f"Store    {settings.store}",
@@ -81,7 +89,21 @@ def advice(settings: Settings, host: str, port: int) -> list[str]:
             "Missing  UNDERPAINT_LABEL_STUDIO_TOKEN: a token from Label Studio → Account & Settings → Personal Access "
             "Token. Workers pull accepted labels with it, and uploaded images are fetched with it."
         )
+    lines.append(
+        "For `underpaint status`, `retrain` and the like, paste this into another terminal, beside settings of your own:"
+    )
+    lines.append(export_line(shared))
     return lines
+
+
+def export_line(settings: Mapping[str, str]) -> str:
+    """A shell command, ready to paste, that gives another terminal these settings."""
+    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+
+
+def _whole(store: str) -> str:
+    """The store's address from any folder."""
+    return store if "://" in store else str(Path(store).resolve())
 
 
 def _redis_given(environment: Mapping[str, str]) -> bool:

@@ -1,6 +1,7 @@
 """Label Studio's editor shows brush, polygon and rectangle predictions, and Submit accepts them unchanged."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from label_studio_sdk.converter.brush import mask2rle
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import Page
 
 from e2e.browser import (
@@ -22,6 +23,10 @@ from e2e.browser import (
     wait_for_regions,
     wait_until,
 )
+from underpaint.labelstudio import regions
+from underpaint.labelstudio.label_config import parse
+from underpaint.labelstudio.label_space import LabelSpace
+from underpaint.taxonomy import UNLABELLED
 from underpaint_workers.demo.label_studio import LabelStudioServer
 
 pytestmark = pytest.mark.e2e
@@ -29,8 +34,9 @@ pytestmark = pytest.mark.e2e
 WIDTH, HEIGHT = 320, 240
 PAINTS = {"Sky": (150, 190, 230), "Mountain": (120, 100, 90), "Water": (60, 120, 140), "Meadow": (130, 150, 60)}
 LABEL_COLOURS = {"Sky": (255, 0, 0), "Mountain": (0, 255, 0), "Water": (0, 0, 255)}
-# A point of each band, in percent; Meadow is the ground that no region covers.
-POINTS = {"Sky": (30.0, 15.0), "Mountain": (25.0, 60.0), "Water": (75.0, 60.0), "Meadow": (50.0, 92.0)}
+# Points of each band, in percent: one that its region covers, and one beside the region. Meadow has none.
+COVERED = {"Sky": (30.0, 15.0), "Mountain": (25.0, 60.0), "Water": (75.0, 60.0)}
+BARE = {"Sky": (30.0, 37.0), "Mountain": (6.0, 50.0), "Water": (52.0, 60.0), "Meadow": (50.0, 92.0)}
 LABEL_CONFIG = """
 <View>
   <Image name="image" value="$image"/>
@@ -51,7 +57,7 @@ def painted_landscape() -> NDArray[np.uint8]:
     return pixels
 
 
-def predicted_regions() -> list[dict[str, Any]]:
+def written_by_hand() -> list[dict[str, Any]]:
     """One region of each type, within the band that it labels."""
     sky = np.zeros((HEIGHT, WIDTH), np.uint8)
     sky[:80] = 255
@@ -76,8 +82,24 @@ def predicted_regions() -> list[dict[str, Any]]:
     ]
 
 
-def make_project(api: httpx.Client, tasks: int) -> tuple[int, list[int]]:
-    """A project with the landscape as an uploaded image and ``tasks`` pre-labelled tasks; its id and theirs."""
+def encoded() -> list[dict[str, Any]]:
+    """Much the same regions, as Underpaint makes them of a class map."""
+    drawing = Image.new("L", (WIDTH, HEIGHT), UNLABELLED)
+    draw = ImageDraw.Draw(drawing)
+    draw.rectangle((0, 0, WIDTH, 79), fill=0)
+    draw.polygon([(6, 197), (80, 101), (153, 197)], fill=1)
+    draw.rectangle((176, 108, 303, 191), fill=2)
+    space = LabelSpace.match(parse(LABEL_CONFIG), ("Sky", "Mountain", "Water"))
+    result, _ = regions.encode(np.asarray(drawing), np.full((HEIGHT, WIDTH), 0.75, np.float32), space)
+    return result
+
+
+def label_of(region: dict[str, Any]) -> str:
+    return str(region["value"][region["type"]][0])
+
+
+def make_project(api: httpx.Client, tasks: int, result: list[dict[str, Any]]) -> tuple[int, list[int]]:
+    """A project with the landscape as an uploaded image and ``tasks`` tasks pre-labelled with it; its id and theirs."""
     project_id = api.post("/api/projects/", json={"title": "Editor", "label_config": LABEL_CONFIG}).json()["id"]
     png = io.BytesIO()
     Image.fromarray(painted_landscape()).save(png, "PNG")
@@ -87,7 +109,7 @@ def make_project(api: httpx.Client, tasks: int) -> tuple[int, list[int]]:
         files={"file": ("landscape.png", png.getvalue(), "image/png")},
     ).json()["file_upload_ids"][0]
     image = "/data/" + api.get(f"/api/import/file-upload/{upload}").json()["file"]
-    prediction = {"model_version": "by-hand", "score": 0.75, "result": predicted_regions()}
+    prediction = {"model_version": "by-hand", "score": 0.75, "result": result}
     task_ids = api.post(
         f"/api/projects/{project_id}/import",
         params={"return_task_ids": "true"},
@@ -102,20 +124,27 @@ def label_opacities(page: Page) -> dict[str, float]:
     for name, colour in LABEL_COLOURS.items():
         paint = np.array(PAINTS[name], float)
         towards_label = np.array(colour, float) - paint
-        (seen,) = colours_at(page, [POINTS[name]])
+        (seen,) = colours_at(page, [COVERED[name]])
         opacity = float((seen - paint) @ towards_label / (towards_label @ towards_label))
         off = np.abs(paint + opacity * towards_label - seen).max()
         opacities[name] = opacity if off < 4 else float("nan")
     return opacities
 
 
+@pytest.mark.parametrize("make_regions", [written_by_hand, encoded])
 def test_editor_draws_predictions_and_submit_accepts_them(
-    label_studio: LabelStudioServer, label_studio_api: httpx.Client, browser_page: Page, artefacts: Path
+    label_studio: LabelStudioServer,
+    label_studio_api: httpx.Client,
+    browser_page: Page,
+    artefacts: Path,
+    make_regions: Callable[[], list[dict[str, Any]]],
 ) -> None:
-    project_id, (task_id,) = make_project(label_studio_api, tasks=1)
+    predicted = make_regions()
+    assert {region["type"] for region in predicted} == {"brushlabels", "polygonlabels", "rectanglelabels"}
+    project_id, (task_id,) = make_project(label_studio_api, 1, predicted)
 
     open_task(browser_page, label_studio, project_id, task_id)
-    assert wait_for_regions(browser_page, 3) == ["Sky", "Mountain", "Water"]
+    assert wait_for_regions(browser_page, 3) == [label_of(region) for region in predicted]
     try:
         wait_until(
             browser_page,
@@ -123,22 +152,22 @@ def test_editor_draws_predictions_and_submit_accepts_them(
             "every region is drawn in its label's colour",
         )
     finally:
-        screenshot(browser_page, artefacts / "editor.png")
-    (meadow,) = colours_at(browser_page, [POINTS["Meadow"]])
-    assert np.abs(meadow.astype(int) - PAINTS["Meadow"]).max() < 4
+        screenshot(browser_page, artefacts / f"editor-{make_regions.__name__}.png")
+    bare = colours_at(browser_page, list(BARE.values())).astype(int)
+    assert np.abs(bare - [PAINTS[name] for name in BARE]).max() < 4
 
     annotation_id = submit(browser_page)
 
     annotation = label_studio_api.get(f"/api/annotations/{annotation_id}/").json()
     assert annotation["task"] == task_id
     assert annotation["parent_prediction"] is not None
-    assert annotation["result"] == [region | {"origin": "prediction"} for region in predicted_regions()]
+    assert annotation["result"] == [region | {"origin": "prediction"} for region in predicted]
 
 
 def test_label_stream_goes_on_to_the_next_task(
     label_studio: LabelStudioServer, label_studio_api: httpx.Client, browser_page: Page
 ) -> None:
-    project_id, task_ids = make_project(label_studio_api, tasks=2)
+    project_id, task_ids = make_project(label_studio_api, 2, written_by_hand())
 
     first = open_label_stream(browser_page, label_studio, project_id)
     wait_for_regions(browser_page, 3)

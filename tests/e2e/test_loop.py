@@ -1,14 +1,23 @@
 """The whole loop, as an annotation team meets it: a real Label Studio, Redis, backend, worker and browser."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Page
 from rich.console import Console
 
 from conftest import DATA
 from e2e.browser import open_label_stream, open_task, screenshot, submit, wait_for_regions, wait_until
+from integration.processes import eventually, running
 from underpaint.serving.champions import UNTRAINED
 from underpaint_workers.demo.label_studio import LabelStudioServer
 from underpaint_workers.demo.loop import Demo
@@ -29,6 +38,7 @@ FEW = range(0, 6)
 MORE = range(7, 28)
 BY_HAND = 6
 UNSEEN = range(28, 40)
+STALE = 39
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +50,14 @@ def console() -> Console:
 def underpaint(
     label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory, console: Console
 ) -> Iterator[UnderpaintServer]:
-    with UnderpaintServer(label_studio, tmp_path_factory.mktemp("underpaint"), console, OVERRIDES) as server:
+    with pytest.MonkeyPatch.context() as caller:
+        # Settings of whoever starts it would lock Label Studio out.
+        caller.setenv("UNDERPAINT_BASIC_AUTH_USER", "somebody")
+        caller.setenv("UNDERPAINT_QUEUE", "elsewhere")
+        server = UnderpaintServer(label_studio, tmp_path_factory.mktemp("underpaint"), console, OVERRIDES)
+        stack = ExitStack()
+        stack.enter_context(server)
+    with stack:
         yield server
 
 
@@ -54,7 +71,9 @@ def loop(underpaint: UnderpaintServer, tmp_path_factory: pytest.TempPathFactory,
     return demo
 
 
-def test_the_loop(loop: Demo, underpaint: UnderpaintServer) -> None:
+def test_the_loop(
+    loop: Demo, underpaint: UnderpaintServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Connect, accept, train, swap: better pre-labels on paintings nobody accepted. The browser's part follows."""
     loop.retrieve("before any training")
     empty = loop.latest_prediction(loop.tasks[0])
@@ -62,7 +81,11 @@ def test_the_loop(loop: Demo, underpaint: UnderpaintServer) -> None:
     loop.accept(FEW)
     first = loop.retrain()
     assert underpaint.store.champion(loop.project).version == first  # type: ignore[union-attr]
-    loop.retrieve("from the first champion")
+    retrieve, reached = underpaint.label_studio.retrieve_predictions, iter([loop.tasks[:30], None])
+    with monkeypatch.context() as patch:  # at first there is no time for all
+        patch.setattr(underpaint.label_studio, "retrieve_predictions", lambda project: retrieve(project, next(reached)))
+        loop.retrieve("from the first champion")
+    assert f"for {len(loop.tasks)} of {len(loop.tasks)} paintings" in capsys.readouterr().out
     assert {loop.latest_prediction(task)["model_version"] for task in loop.tasks} == {first}
     assert loop.measure(UNSEEN).miou > 0.1
 
@@ -87,13 +110,16 @@ def test_a_person_accepts_a_pre_label_and_the_webhook_counts_it(
     )
 
 
-def test_more_labels_make_a_better_champion(loop: Demo) -> None:
-    before = loop.measure(UNSEEN)
+def test_more_labels_make_a_better_champion(loop: Demo, underpaint: UnderpaintServer) -> None:
+    before = loop.measure(UNSEEN[:-1])
     loop.accept(MORE)
     version = loop.retrain()
-    loop.retrieve("from the second champion")
-    after = loop.measure(UNSEEN)
-    assert {loop.latest_prediction(loop.tasks[place])["model_version"] for place in UNSEEN} == {version}
+    assert loop.measure(UNSEEN[:-1]).miou == 0  # what the old one predicted counts no more
+    # One task keeps the first champion's prediction, for the label stream to renew.
+    retrieved = [task for task in loop.tasks if task != loop.tasks[STALE]]
+    underpaint.label_studio.retrieve_predictions(loop.project_id, retrieved)
+    after = loop.measure(UNSEEN[:-1])
+    assert {loop.latest_prediction(task)["model_version"] for task in retrieved} == {version}
     assert after.miou > before.miou
     assert after.accuracy > before.accuracy
 
@@ -101,14 +127,72 @@ def test_more_labels_make_a_better_champion(loop: Demo) -> None:
 def test_the_label_stream_serves_the_new_version(
     loop: Demo, underpaint: UnderpaintServer, browser_page: Page, label_studio: LabelStudioServer, artefacts: Path
 ) -> None:
-    """A task that was never predicted gets its pre-label, by the champion that serves now, when the stream shows it."""
-    everything = loop.tasks[:]
-    for task in everything:  # so that the stream has just one task left to offer
-        if not underpaint.label_studio.get(f"/api/tasks/{task}/annotations/"):
+    """A task with the old champion's pre-label shows the new one's as soon as the stream offers it."""
+    stale = loop.tasks[STALE]
+    for task in loop.tasks:  # so that the stream has just this task to offer
+        if task != stale and not underpaint.label_studio.get(f"/api/tasks/{task}/annotations/"):
             underpaint.label_studio.create_annotation(task, [], was_cancelled=True)
-    [fresh] = underpaint.label_studio.upload(loop.project_id, loop.image_path(0))["task_ids"]
-    assert open_label_stream(browser_page, label_studio, loop.project_id) == fresh
-    prediction = loop.latest_prediction(fresh)
-    assert prediction["model_version"] == underpaint.serving()[loop.project]
-    wait_for_regions(browser_page, len(prediction["result"]))
+    before = loop.latest_prediction(stale)
+    assert before["model_version"] != underpaint.serving()[loop.project]
+    assert open_label_stream(browser_page, label_studio, loop.project_id) == stale
+    after = loop.latest_prediction(stale)
+    assert after["model_version"] == underpaint.serving()[loop.project]
+    wait_for_regions(browser_page, len(after["result"]))
     screenshot(browser_page, artefacts / "label-stream.png")
+    submit(browser_page)
+    [annotation] = underpaint.label_studio.get(f"/api/tasks/{stale}/annotations/")
+    assert {region["id"] for region in annotation["result"]} == {region["id"] for region in after["result"]}
+
+
+def test_another_terminal_reaches_it_with_the_line_that_was_printed(
+    loop: Demo, label_studio: LabelStudioServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop.say_where_to_look(label_studio)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "export " in line]
+    script = f"{line[line.index('export ') :]}; {sys.executable} -m underpaint.cli checkpoints {loop.project_id}"
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    shown = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert loop.latest_prediction(loop.tasks[STALE])["model_version"] in shown.stdout
+
+
+@pytest.mark.parametrize("broken", ["nothing there", "a label map is missing", "no Label Studio"])
+def test_what_a_person_can_mend_is_one_line(tmp_path: Path, broken: str) -> None:
+    data = tmp_path / "data"
+    if broken != "nothing there":
+        (data / "images").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(data / "images" / "painting.png")
+    if broken == "a label map is missing":
+        (data / "classes.json").write_text('{"classes": ["sky"]}')
+    command = [sys.executable, "-m", "underpaint_workers.demo", "--label-studio", str(tmp_path / "label-studio")]
+    demo = subprocess.run(
+        [*command, "--folder", str(tmp_path / "demo"), "--data", str(data)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 1
+    assert demo.stderr.startswith("error: ")
+    assert demo.stderr.count("\n") == 1
+
+
+def test_the_command_goes_round_and_stops_with_its_terminal(label_studio: LabelStudioServer, tmp_path: Path) -> None:
+    """On a bare image, which a person has to accept, so that it stays up at once."""
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (60, 40), (120, 150, 200)).save(images / "painting.png")
+    command = [sys.executable, "-m", "underpaint_workers.demo", "--label-studio", str(label_studio.executable)]
+    command += ["--template", str(label_studio.template), "--folder", str(tmp_path / "demo"), "--data", str(images)]
+    with running(command, tmp_path / "demo.log", os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}) as demo:
+        eventually(lambda: demo.process.poll() is not None or "Ctrl-C stops" in demo.output(), "it stays up", 120)
+        assert demo.process.poll() is None, demo.output()
+        addresses = set(re.findall(r"http://127\.0\.0\.1:\d+", demo.output()))
+        assert len(addresses) == 2
+        demo.process.send_signal(signal.SIGHUP)
+        assert demo.wait() == 0
+        assert "for 1 of 1 paintings" in demo.output()
+        assert "Traceback" not in demo.output()
+    for address in addresses:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address, trust_env=False)

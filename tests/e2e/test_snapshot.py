@@ -316,3 +316,25 @@ def test_annotations_made_from_predictions_in_bulk_are_found(
     client.post("/api/dm/actions/", everything, id="predictions_to_annotations", project=project_id)
 
     assert tasks_of(take()) == {task_id: {SKY, UNLABELLED} for task_id in tasks}
+
+
+def test_every_annotated_task_is_on_one_page(client: LabelStudio, project_id: int) -> None:
+    assert list(client.annotated_tasks(project_id)) == []
+
+    url = "/data/upload/1/painting.png"
+    submitted: Region = {"data": {"image": url}, "annotations": [{"result": [upper_half("Sky")]}]}
+    skipped: Region = {"data": {"image": url}, "annotations": [{"result": [], "was_cancelled": True}]}
+    twice: Region = {"data": {"image": url}, "annotations": 2 * submitted["annotations"]}
+    imported = [submitted, skipped, twice, {"data": {"image": url}}] * 40
+    ids = client.import_tasks(project_id, imported)["task_ids"]
+    client.post(f"/api/tasks/{ids[3]}/drafts", {"result": [upper_half("Sky")]})
+    late = client.create_annotation(ids[7], [upper_half("Sky")])
+
+    pages = list(client.annotated_tasks(project_id))
+
+    assert [len(page) for page in pages] == [50, 50, 21]
+    tasks = {task["id"]: task["annotations"] for page in pages for task in page}
+    expected = {id for id, task in zip(ids, imported, strict=True) if "annotations" in task} | {ids[7]}
+    assert set(tasks) == expected
+    assert [annotation["was_cancelled"] for id in ids[:3] for annotation in tasks[id]] == [False, True, False, False]
+    assert tasks[ids[7]][0]["id"] == late["id"]

@@ -114,7 +114,7 @@ def test_fit_queues_a_retrain_however_it_is_called(
 ) -> None:
     result = call(fresh_plugin.PaintingSegmenter(), "START_TRAINING", {"project": SERIALISED_PROJECT})
     assert result == {"job": job_id(PROJECT)}
-    queued = signals.job(result["job"])
+    queued = signals.queue.fetch_job(result["job"])
     assert queued is not None
     assert queued.kwargs == {"project": PROJECT}
     assert signals.pending()[PROJECT].requested

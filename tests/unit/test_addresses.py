@@ -1,6 +1,7 @@
 """Which addresses are public, and which hosts a pattern lets through."""
 
 import ipaddress
+import socket
 
 import pytest
 from hypothesis import given
@@ -79,3 +80,27 @@ def test_hosts_are_allowed_by_pattern(patterns: list[str], host: str, port: int,
     else:
         with pytest.raises(NotAllowed, match=f"{host}.*UNDERPAINT_ALLOWED_HOSTS"):
             policy.addresses(host, port)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "allowed"),
+    [
+        ("müller.example", "xn--mller-kva.example", True),
+        ("xn--mller-kva.example", "MÜLLER.example", True),
+        ("*.Müller.example:81", "bilder.xn--mller-kva.example", True),
+        ("*.müller.example:82", "bilder.xn--mller-kva.example", False),
+        ("straße.example", "xn--strae-oqa.example", True),
+        ("mü*.example", "xn--mller-kva.example", False),
+    ],
+)
+def test_a_name_in_other_letters_is_one_name_however_it_is_written(
+    pattern: str, host: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loopback = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 81))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [loopback])
+    if allowed:
+        assert HostPolicy([pattern]).addresses(host, 81) == ["127.0.0.1"]
+        assert HostPolicy([], [(pattern.partition(":")[0].replace("*", "bilder"), 81)]).addresses(host, 81)
+    else:
+        with pytest.raises(NotAllowed):
+            HostPolicy([pattern]).addresses(host, 81)

@@ -4,6 +4,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,6 +196,10 @@ def test_no_tasks(client: TestClient, version: str) -> None:
         ("/setup", {}, "project"),
         ("/webhook", {"action": "ANNOTATION_CREATED"}, "project"),
         ("/webhook", {"action": "START_TRAINING", "project": {"id": 1}}, "created_at"),
+        ("/webhook", {"action": "ANNOTATIONS_DELETED", "annotations": [17], "project": {}}, "annotations"),
+        ("/webhook", {"action": "TASKS_CREATED", "tasks": [{"total_annotations": "x"}], "project": {}}, "total_annota"),
+        ("/setup", {"project": PROJECT, "schema": CONFIG, "hostname": "studio:80", "access_token": "x"}, "http://"),
+        ("/no-such-address", {}, "Not Found"),
         ("/train", {"project": "x"}, "<id>.<created timestamp>"),
         ("/validate", {"config": "<View/>"}, "Image"),
         ("/duplicate_model", {"project_src": "1.1", "project_dst": "2.1"}, "no champion"),
@@ -284,3 +289,30 @@ def test_a_painting_that_breaks_the_segmenter_empties_its_own_slot_only(
     results = predict(client, [f"{images.url}/good.jpg"] * 3)
     assert [bool(prediction["result"]) for prediction in results] == [True, False, True]
     assert "no room" in results[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    "drawn", [["x"], [{"value": None}], [{"type": "brushlabels", "value": {"brushlabels": 1}}], "x"]
+)
+def test_a_strange_context_is_as_good_as_none(client: TestClient, images: Server, version: str, drawn: Any) -> None:
+    [prediction] = predict(client, [f"{images.url}/good.jpg"], context={"result": drawn})
+    assert prediction["result"]
+
+
+def test_a_store_that_is_out_of_reach_is_named_with_the_remedy(settings: Settings) -> None:
+    Path(settings.store).write_text("a file where the folder should be")
+    with TestClient(create_app(settings)) as client:
+        answer = client.post("/setup", json={"project": PROJECT, "schema": CONFIG})
+    assert answer.status_code == 503
+    assert "UNDERPAINT_STORE" in answer.json()["error"]
+
+
+def test_two_thousand_real_tasks_fill_two_thousand_slots(client: TestClient, images: Server, version: str) -> None:
+    """More than one call can do: what was reached is right, and the rest is left for the next retrieve."""
+    hurried = client.app.state.backend.settings.model_copy(update={"predict_deadline": 3.0})  # type: ignore[attr-defined]
+    with TestClient(create_app(hurried)) as quick:
+        results = predict(quick, [f"{images.url}/good.jpg"] * 2000)
+    assert len(results) == 2000
+    reached = [prediction for prediction in results if prediction]
+    assert reached
+    assert all(prediction["result"] for prediction in reached)

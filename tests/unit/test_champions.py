@@ -122,15 +122,19 @@ def test_the_least_recently_used_champion_leaves_memory(
     settings: Settings, store: Store, signals: Signals, make_checkpoint: Make
 ) -> None:
     champions = Champions(settings.model_copy(update={"max_loaded": 2}), store, signals)
-    version = store.put(make_checkpoint(("sky", "water"), "sky"))
-    for project in ("1.1", "2.1", "3.1"):
-        store.promote(project, version, "test", "first", {})
-    kept = champions.serving("1.1")
-    champions.serving("2.1")
+    versions = {}
+    for project, name in [("1.1", "sky"), ("2.1", "water"), ("3.1", "tree")]:
+        versions[project] = store.put(make_checkpoint(("sky", "water", "tree"), name))
+        store.promote(project, versions[project], "test", "first", {})
+    kept, left = champions.serving("1.1"), champions.serving("2.1")
     assert champions.serving("1.1") is kept
     champions.serving("3.1")  # 2.1 is the one that was used longest ago
+    assert champions.versions() == versions
     assert champions.serving("1.1") is kept
-    assert champions.version("2.1") == version
+    loaded_again = champions.serving("2.1")
+    assert loaded_again is not None
+    assert loaded_again is not left
+    assert loaded_again.version == versions["2.1"]
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -2,14 +2,26 @@
 
 import base64
 import json
+import socket
+import ssl
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from http_server import Answer, Request, Server, serve
 from underpaint.labelstudio.client import LabelStudio, LabelStudioError
@@ -36,12 +48,13 @@ class Clock:
 
 
 class FakeLabelStudio:
-    """Answers below ``sub_path``, with 250 tasks and 3 pages of projects."""
+    """Answers below ``sub_path``, with 250 tasks, of which the odd ones have annotations."""
 
     def __init__(self, clock: Clock, sub_path: str = "") -> None:
         self.clock = clock
         self.sub_path = sub_path
         self.legacy_enabled = True
+        self.refreshing = True
         self.access: dict[str, float] = {}
         self.answers: dict[str, Answer] = {}
 
@@ -56,6 +69,8 @@ class FakeLabelStudio:
         return self.answers.get(path) or self.content(path, request)
 
     def refresh(self, token: str) -> Answer:
+        if not self.refreshing:
+            return self.json({"detail": "restarting"}, 502)
         if token != PAT:
             return self.json({"detail": "Token is invalid"}, 401)
         access = jwt(token_type="access", jti=uuid.uuid4().hex)
@@ -69,14 +84,17 @@ class FakeLabelStudio:
         return kind == "Bearer" and self.access.get(token, 0.0) > self.clock.now
 
     def content(self, path: str, request: Request) -> Answer:
-        page = int(request.query.get("page", 1))
-        if path == "/api/projects/":
-            last = page == 3
-            return self.json({"next": None if last else "http://elsewhere/?page=9", "results": [{"id": page}]})
         if path == "/api/tasks/":
-            size = int(request.query["page_size"])
-            ids = range(1, 251)[(page - 1) * size : page * size]
-            return self.json({"total": 250, "tasks": [{"id": id_} for id_ in ids]}) if ids else self.json({}, 404)
+            page, size = int(request.query["page"]), int(request.query["page_size"])
+            filters = json.loads(request.query.get("query", '{"filters": {"items": []}}'))["filters"]["items"]
+            found = range(1, 251, 2 if filters else 1)
+            ids = found[(page - 1) * size : page * size]
+            return (
+                self.json({"total": len(found), "tasks": [{"id": id_} for id_ in ids]}) if ids else self.json({}, 404)
+            )
+        if path.endswith("/export"):
+            wanted = parse_qs(urlsplit(request.target).query)["ids[]"]
+            return self.json([{"id": int(id_), "annotations": [{"was_cancelled": True}]} for id_ in wanted])
         return self.json({"path": path, "query": request.query})
 
     @staticmethod
@@ -130,6 +148,72 @@ def test_access_token_refused_early_is_renewed_once(server: Server, clock: Clock
     assert refreshes(server) == 2
 
 
+def test_a_renewal_that_fails_is_tried_again_at_the_next_call(
+    server: Server, clock: Clock, fake: FakeLabelStudio
+) -> None:
+    client = LabelStudio(server.url, PAT, clock=clock)
+    old = client.headers()
+    clock.now += 299
+    fake.refreshing = False
+    with pytest.raises(LabelStudioError, match="restarting"):
+        client.headers()
+    fake.refreshing = True
+    assert client.headers() != old
+
+
+def test_what_was_refused_is_forgotten_unless_it_was_renewed_already(server: Server, clock: Clock) -> None:
+    client = LabelStudio(server.url, PAT, clock=clock)
+    old = client.headers()
+    assert client.forget(old)
+    new = client.headers()
+    assert new != old
+    assert client.forget(old)
+    assert client.headers() == new
+    legacy = LabelStudio(server.url, LEGACY)
+    assert not legacy.forget(legacy.headers())
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_no_proxy_sees_the_token(server: Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda _: Answer(b"{}")) as proxy:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, proxy.url)
+        assert httpx.get(server.url, headers={"X": "y"}).content == b"{}"  # which is the proxy's answer
+        assert LabelStudio(server.url, LEGACY).project(7)["path"] == "/api/projects/7/"
+    assert len(proxy.requests) == 1
+
+
+def test_a_certificate_named_by_the_environment_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Here")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(Encoding.PEM)
+    (tmp_path / "own.pem").write_bytes(pem)
+    (tmp_path / "both.pem").write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+
+    def answer_two() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                secured.recv(10_000)
+                secured.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"id": 7}')
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_two, daemon=True).start()
+        url = f"https://localhost:{listener.getsockname()[1]}"
+        with pytest.raises(LabelStudioError, match="certificate"):
+            LabelStudio(url, LEGACY).project(7)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+        assert LabelStudio(url, LEGACY).project(7) == {"id": 7}
+
+
 def test_threads_share_one_renewal(server: Server, clock: Clock, fake: FakeLabelStudio) -> None:
     client = LabelStudio(server.url, PAT, clock=clock)
     with ThreadPoolExecutor(8) as threads:
@@ -178,16 +262,26 @@ def test_every_path_is_below_the_sub_path(clock: Clock, token: str, slash: str) 
 
 def test_pages_are_followed_to_the_end(server: Server) -> None:
     client = LabelStudio(server.url, LEGACY)
-    assert [project["id"] for project in client.projects()] == [1, 2, 3]
     assert client.task_ids(9) == list(range(1, 251))
     assert server.requests[-1].query["project"] == "9"
     assert server.requests[-1].query["resolve_uri"] == "false"
 
 
-def test_an_export_asks_for_json(server: Server, fake: FakeLabelStudio) -> None:
-    fake.answers["/api/projects/4/export"] = fake.json([{"id": 1, "annotations": [{"was_cancelled": True}]}])
-    assert LabelStudio(server.url, LEGACY).annotated_tasks(4)[0]["annotations"] == [{"was_cancelled": True}]
-    assert server.requests[0].query == {"exportType": "JSON"}
+def test_annotated_tasks_are_exported_a_page_at_a_time(server: Server) -> None:
+    pages = LabelStudio(server.url, LEGACY).annotated_tasks(4)
+    first = next(pages)
+    assert first[0] == {"id": 1, "annotations": [{"was_cancelled": True}]}
+    assert [request.path for request in server.requests] == ["/api/tasks/"] * 2 + ["/api/projects/4/export"]
+    assert server.requests[-1].query["exportType"] == "JSON"
+    rest = list(pages)
+    assert [len(page) for page in (first, *rest)] == [50, 50, 25]
+    assert [task["id"] for page in (first, *rest) for task in page] == list(range(1, 251, 2))
+
+
+def test_a_project_without_annotations_is_not_exported(server: Server, fake: FakeLabelStudio) -> None:
+    fake.answers["/api/tasks/"] = fake.json({"total": 0, "tasks": []})
+    assert list(LabelStudio(server.url, LEGACY).annotated_tasks(4)) == []  # No ids at all would mean all tasks.
+    assert [request.path for request in server.requests] == ["/api/tasks/"]
 
 
 def test_import_and_upload_ask_for_the_task_ids(server: Server, tmp_path: Path) -> None:
@@ -228,11 +322,7 @@ def test_annotations_and_backends_keep_their_other_fields(server: Server) -> Non
 
 def test_an_empty_answer_is_none(server: Server, fake: FakeLabelStudio) -> None:
     fake.answers["/api/ml/1/train"] = Answer(b"")
-    fake.answers["/api/tasks/1/"] = Answer(b"", 204)
-    client = LabelStudio(server.url, LEGACY)
-    client.train(1)
-    client.delete("/api/tasks/1/")
-    assert [request.method for request in server.requests] == ["POST", "DELETE"]
+    assert LabelStudio(server.url, LEGACY).post("/api/ml/1/train", {}) is None
 
 
 @pytest.mark.parametrize(
@@ -259,7 +349,7 @@ def test_an_unreachable_label_studio_names_the_setting() -> None:
     with serve(lambda _: Answer()) as server:
         url = server.url
     with pytest.raises(LabelStudioError, match="UNDERPAINT_LABEL_STUDIO_URL") as caught:
-        LabelStudio(url, LEGACY).projects()
+        LabelStudio(url, LEGACY).project(1)
     assert caught.value.status is None
     assert url in str(caught.value)
 
@@ -270,7 +360,7 @@ def test_a_label_studio_that_never_answers_is_given_up() -> None:
         yield b"{}"
 
     with serve(lambda _: Answer(never())) as server, pytest.raises(LabelStudioError, match="gave no answer"):
-        LabelStudio(server.url, LEGACY, timeout=0.1).projects()
+        LabelStudio(server.url, LEGACY, timeout=0.1).project(1)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host/", "http:///path"])

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from underpaint_workers.dataset import Dataset, DatasetError, create, write_item
+from underpaint_workers.dataset import Dataset, DatasetError, write_classes, write_item
 
 MONET = Path(__file__).resolve().parents[2] / "../shared/data/monet/val"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    create(tmp_path, ["sky", "sea"])
     write_item(tmp_path, "one", np.full((4, 6, 3), 7, np.uint8), np.full((4, 6), 1, np.uint8))
+    write_classes(tmp_path, ["sky", "sea"])
     return tmp_path
 
 
@@ -25,8 +25,10 @@ def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, se
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (*size, 3), np.uint8)
     class_map = random.choice(np.array([0, 1, 2, 255], np.uint8), size)
-    create(folder, ("sky", "sea", "Bäume"))
     write_item(folder, "task-1-image", image, class_map)
+    with pytest.raises(DatasetError, match=r"classes\.json is missing"):
+        Dataset.open(folder)
+    write_classes(folder, ("sky", "sea", "Bäume"))
     dataset = Dataset.open(folder)
     assert dataset.classes == ("sky", "sea", "Bäume")
     assert dataset.names == ("task-1-image",)
@@ -51,8 +53,8 @@ def test_a_painting_that_is_not_there_is_named(folder: Path) -> None:
 
 
 def test_an_empty_data_set_is_no_error(tmp_path: Path) -> None:
-    create(tmp_path, ["sky"])
-    assert Dataset.open(tmp_path).names == ()
+    write_classes(tmp_path / "new", ["sky"])
+    assert Dataset.open(tmp_path / "new").names == ()
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"classes": "sky"}', '{"classes": []}', '{"classes": [1]}'])

@@ -1,6 +1,7 @@
 """Fetching from real servers, some of which misbehave."""
 
 import base64
+import json
 import socket
 import threading
 import time
@@ -35,17 +36,12 @@ PNG = encoded(Image.new("RGB", (4, 3), (10, 20, 30)))
 
 
 @pytest.fixture
-def fetcher() -> Iterator[Callable[..., ImageFetcher]]:
-    made: list[ImageFetcher] = []
+def fetcher() -> Callable[..., ImageFetcher]:
+    def make(*hosts: str, label_studio: str = "", token: str = TOKEN, **settings: Any) -> ImageFetcher:
+        client = LabelStudio(label_studio, token) if label_studio else None
+        return ImageFetcher(Settings(allowed_hosts=list(hosts), **settings), client)
 
-    def make(*hosts: str, label_studio: str = "", **settings: Any) -> ImageFetcher:
-        client = LabelStudio(label_studio, TOKEN) if label_studio else None
-        made.append(ImageFetcher(Settings(allowed_hosts=list(hosts), **settings), client))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    return make
 
 
 Make = Callable[..., ImageFetcher]
@@ -223,6 +219,54 @@ def test_what_label_studio_refuses_names_the_remedy(fetcher: Make, status: int, 
     with serve(lambda _: Answer(b"{}", status)) as label_studio, pytest.raises(ImageError, match=says) as caught:
         fetcher(label_studio=label_studio.url).fetch("/data/upload/1/x.png", 1)
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_an_access_token_that_ended_early_is_renewed_once(fetcher: Make, refusals: int) -> None:
+    """As when Label Studio was restarted with other keys: the token was still young."""
+
+    def answer(request: Request) -> Answer:
+        if request.path == "/api/token/refresh/":
+            issued.append(f"access-{len(issued)}")
+            return Answer(json.dumps({"access": issued[-1]}).encode())
+        refused = [f"Bearer access-{number}" for number in range(refusals)]
+        return Answer(status=401) if request.headers["Authorization"] in refused else Answer(PNG)
+
+    issued: list[str] = []
+    with serve(answer) as label_studio:
+        images = fetcher(label_studio=label_studio.url, token="personal.access.token")
+        if refusals == 1:
+            assert images.fetch("/data/upload/1/x.png", 1).shape == (3, 4, 3)
+        else:
+            with pytest.raises(ImageError, match=r"answered 401.*UNDERPAINT_LABEL_STUDIO_TOKEN"):
+                images.fetch("/data/upload/1/x.png", 1)
+    assert [request.path for request in label_studio.requests].count("/data/upload/1/x.png") == 2
+    assert len(issued) == 2
+
+
+def test_another_host_that_wants_credentials_costs_no_token(fetcher: Make) -> None:
+    def answer(request: Request) -> Answer:
+        return Answer(b'{"access": "a"}') if request.path == "/api/token/refresh/" else Answer(PNG)
+
+    with serve(lambda _: Answer(status=401)) as elsewhere, serve(answer) as label_studio:
+        images = fetcher(elsewhere.host, label_studio=label_studio.url, token="personal.access.token")
+        images.fetch("/data/upload/1/x.png", 1)
+        with pytest.raises(ImageError, match="only ever sent to Label Studio"):
+            images.fetch(f"{elsewhere.url}/x.png", 1)
+        images.fetch("/data/upload/1/x.png", 1)
+    assert len(elsewhere.requests) == 1
+    assert [request.path for request in label_studio.requests].count("/api/token/refresh/") == 1
+
+
+def test_label_studio_may_have_a_name_in_other_letters(fetcher: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    local = {"xn--mller-kva.example": "127.0.0.1"}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: real(local.get(host, host), *a, **k))
+    with serve(lambda _: Answer(PNG)) as label_studio:
+        images = fetcher(label_studio=f"http://Müller.example:{label_studio.port}")
+        for host in ("müller.example", "xn--mller-kva.example"):
+            images.fetch(f"http://{host}:{label_studio.port}/data/upload/1/x.png", 1)
+            assert label_studio.requests[-1].headers["Authorization"] == f"Token {TOKEN}"
 
 
 def test_a_task_without_an_image_says_so(fetcher: Make) -> None:

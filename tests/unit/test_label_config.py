@@ -24,7 +24,7 @@ def test_reads_controls_labels_and_options() -> None:
     )
     brush, polygon, ellipse = config.controls
     assert (brush.type, brush.name, brush.to_name, brush.image_key) == ("BrushLabels", "tag", "left", "front")
-    assert brush.labels == (Label("Sky", "#8ecae6", ("sky", "clouds")), Label("tree", None, ()))
+    assert brush.labels == (Label("Sky", ("sky", "clouds")), Label("tree", ()))
     assert brush.options == Options(score_threshold=0.5, min_area=1.5)
     assert polygon.image_key == "back"
     assert polygon.options == Options(polygon_tolerance=0, polygon_points=50)
@@ -48,12 +48,15 @@ MANY = "".join(f'<Label value="{number}"/>' for number in range(256))
         (view(BRUSH), "add <Image"),
         (view(IMAGE), "add one of <BrushLabels>, <PolygonLabels>, <RectangleLabels>"),
         (view(IMAGE, BRUSH.replace("Brush", "Ellipse")), "add one of <BrushLabels>"),
-        (view(IMAGE, BRUSH.replace("toName=", "to=")), 'no <Image>; set it to one of: "image"'),
+        (view(IMAGE, BRUSH.replace("toName=", "to=")), 'with toName set to one of: "image"'),
         (view(IMAGE, BRUSH.replace('name="tag" ', "")), "has no name"),
         (view(IMAGE, BRUSH.replace('<Label value="Sky"/>', "")), "put <Label"),
         (view(IMAGE, BRUSH.replace('<Label value="Sky"/>', MANY)), "256 labels; keep to 255"),
         (view(IMAGE, BRUSH.replace("value=", "hotkey=")), "<Label> without a value"),
         (view(IMAGE.replace("$image", "$pages[0].url"), BRUSH), "$pages[0].url"),
+        (view(IMAGE.replace("$image", "$pages{0}"), BRUSH), "one plain key"),
+        (view(IMAGE.replace("$image", "$front $back"), BRUSH), "one plain key"),
+        (view(IMAGE.replace("$image", "$"), BRUSH), "one plain key"),
         (view(IMAGE.replace("value", "valueList"), BRUSH), "one plain key"),
         ('<!DOCTYPE v [<!ENTITY a "b">]>' + view(IMAGE, BRUSH), "remove the declaration"),
     ],
@@ -62,6 +65,19 @@ def test_errors_name_the_remedy(xml: str, remedy: str) -> None:
     with pytest.raises(LabelConfigError) as caught:
         parse(xml)
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image-url", "image.url", "image_2", "Front side", "größe"])
+def test_an_image_may_have_any_plain_key(key: str) -> None:
+    assert parse(view(IMAGE.replace("$image", f"${key}"), BRUSH)).image_keys == (key,)
+
+
+def test_controls_of_other_things_than_images_are_ignored() -> None:
+    video = '<Video name="film" value="$film"/>'
+    on_video = '<RectangleLabels name="box" toName="film"><Label value="Horse"/></RectangleLabels>'
+    assert parse(view(IMAGE, video, on_video, BRUSH)) == parse(view(IMAGE, BRUSH))
+    with pytest.raises(LabelConfigError, match='with toName set to one of: "image"'):
+        parse(view(IMAGE, video, on_video))
 
 
 @pytest.mark.parametrize(

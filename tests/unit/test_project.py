@@ -26,3 +26,10 @@ def test_an_id_means_the_newest_project_that_had_it() -> None:
     assert find_key("3.7", known) == "3.7"
     assert find_key("4", known) is None
     assert project_id("3.100") == 3
+
+
+def test_a_key_that_is_made_is_a_key_that_is_taken() -> None:
+    with pytest.raises(ProjectError):
+        key_of({"id": -3, "created_at": "2026-11-22T10:45:27Z"})
+    with pytest.raises(ProjectError):
+        key_of({"id": 3, "created_at": "1960-01-01T00:00:00Z"})

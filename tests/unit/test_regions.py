@@ -229,7 +229,7 @@ def test_soft_edges_count_from_half_opacity() -> None:
     [
         ({"from_name": "gone"}, "'gone' is no control"),
         ({"from_name": ["tag"]}, "is no control"),
-        ({"type": "keypointlabels"}, "'PolygonLabels' is PolygonLabels"),
+        ({"type": "brushlabels"}, "'PolygonLabels' is PolygonLabels"),
         ({"value": None}, "no region with a value"),
         ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": ["Cloud"]}}, "['Cloud'] are not among"),
         ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": []}}, "are not among"),
@@ -252,7 +252,24 @@ def test_a_broken_region_is_named_and_costs_the_others_nothing(change: Region, r
     assert reason in problems[0]
 
 
-@pytest.mark.parametrize("broken", [None, [], "relation", {"type": "relation", "from_id": "a", "to_id": "b"}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"type": "choices", "from_name": "mood", "to_name": "image", "value": {"choices": ["calm"]}},
+        {"type": "textarea", "from_name": "notes", "to_name": "image", "value": {"text": ["signed"]}},
+        {"type": "rating", "from_name": "stars", "to_name": "image", "value": {"rating": 4}},
+        {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+        shape_region("keypointlabels", x=5, y=5, width=1),
+    ],
+)
+def test_what_covers_no_pixels_is_passed_over(other: Any) -> None:
+    sky = shape_region("rectanglelabels", x=0, y=0, width=100, height=100)
+    drawn, problems = rasterise([other, sky, other], project("RectangleLabels"))
+    assert (drawn == 0).all()
+    assert problems == []
+
+
+@pytest.mark.parametrize("broken", [None, [], "relation", {}, {"value": {"rectanglelabels": ["Sky"]}}])
 def test_what_is_no_region_is_named_by_its_place(broken: Any) -> None:
     drawn, problems = rasterise([broken], project("BrushLabels"), (4, 4))
     assert (drawn == UNLABELLED).all()

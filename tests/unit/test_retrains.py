@@ -23,6 +23,7 @@ POLICY = Settings(retrain_after_labels=5, retrain_after_minutes=10, retrain_quie
         (Pending(labels=4, first=0.0, last=100.0), 130.0, False),  # too few, and too early
         (Pending(labels=1, first=0.0, last=0.0), 599.0, False),
         (Pending(labels=1, first=0.0, last=0.0), 600.0, True),  # few, but waited long enough
+        (Pending(labels=99, first=0.0, last=600.0), 600.0, True),  # nobody ever pauses here
     ],
 )
 def test_policy(pending: Pending, now: float, due: bool) -> None:
@@ -87,3 +88,23 @@ def test_a_worker_learns_where_a_project_is_even_if_redis_was_down(tmp_path: Pat
     with RedisServer(tmp_path / "late", port):
         _wait_for(lambda: signals.connection(PROJECT) == ("http://studio", "secret"))
         retrains.stop()
+
+
+def test_trouble_with_one_project_does_not_end_the_learning_of_all(
+    settings: Settings, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = settings.model_copy(update={"retrain_after_labels": 1, "retrain_quiet_seconds": 0.0})
+    pending, calls = signals.pending, []
+
+    def fail_once() -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError("something unforeseen")
+        return pending()
+
+    monkeypatch.setattr(signals, "pending", fail_once)
+    retrains = Retrains(quick, signals)
+    retrains.start()
+    retrains.note(PROJECT, 1)
+    _wait_for(lambda: signals.queue.job_ids == [job_id(PROJECT)])
+    retrains.stop()

@@ -1,6 +1,5 @@
 """The scene painter: reproducible, varied, and exact to the pixel."""
 
-import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from underpaint.taxonomy import LANDSCAPE
+from underpaint_workers.dataset import Dataset, DatasetError
 from underpaint_workers.scenes import MANNERS, paint, write_dataset
 from underpaint_workers.scenes.brush import Layer, Tip, paint_layer
 from underpaint_workers.scenes.composition import compose
@@ -122,19 +122,20 @@ def test_any_size(size: tuple[int, int]) -> None:
 
 def test_a_data_set_reads_back(tmp_path: Path) -> None:
     write_dataset(tmp_path, 3, seed=5, size=SMALL, manners=["fauve", "tonalist"])
-    assert json.loads((tmp_path / "classes.json").read_text()) == {"classes": list(LANDSCAPE)}
-    images, labels = sorted((tmp_path / "images").iterdir()), sorted((tmp_path / "labels").iterdir())
-    assert [path.stem for path in images] == [path.stem for path in labels]
-    assert [path.suffix for path in images + labels] == [".jpg"] * 3 + [".png"] * 3
-    assert sorted(path.stem.split("-")[0] for path in images) == ["fauve", "fauve", "tonalist"]
-    for image, label in zip(images, labels, strict=True):
-        assert Image.open(image).size == (SMALL[1], SMALL[0])
-        with Image.open(label) as opened:
-            assert opened.mode == "L"
-            assert np.asarray(opened).shape == SMALL
-            assert np.asarray(opened).max() < len(LANDSCAPE)
-    maps = {label.read_bytes() for label in labels}
-    assert len(maps) == 3
+    scenes = Dataset.open(tmp_path)
+    assert scenes.classes == LANDSCAPE
+    assert [name.split("-")[0] for name in scenes.names] == ["fauve", "fauve", "tonalist"]
+    items = [scenes.load(name) for name in scenes.names]
+    assert {image.shape for image, _ in items} == {(*SMALL, 3)}
+    assert len({class_map.tobytes() for _, class_map in items}) == 3
+
+
+def test_a_painting_that_was_interrupted_leaves_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cubist"):
+        write_dataset(tmp_path, 3, size=SMALL, manners=["fauve", "cubist"])
+    assert len(list((tmp_path / "images").iterdir())) == 1
+    with pytest.raises(DatasetError, match=r"classes\.json is missing"):
+        Dataset.open(tmp_path)
 
 
 def test_the_command_writes_a_data_set(tmp_path: Path) -> None:

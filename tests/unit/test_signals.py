@@ -3,6 +3,7 @@ import time
 
 import pytest
 import redis
+from rq.job import JobStatus
 
 from underpaint.signals import Pending, Signals, job_id, project_of_job
 
@@ -76,3 +77,23 @@ def test_without_redis_every_call_fails_in_time() -> None:
     with pytest.raises(redis.RedisError):
         Signals("redis://127.0.0.1:1/0", "underpaint").pending()
     assert time.monotonic() - started < 5
+
+
+def test_a_failed_retrain_is_tried_again_at_once_only_when_a_person_asks(signals: Signals) -> None:
+    signals.enqueue_retrain(PROJECT, timeout=60)
+    job = signals.queue.fetch_job(job_id(PROJECT))
+    assert job is not None
+    signals.queue.remove(job)
+    job.set_status(JobStatus.FAILED)
+    assert not signals.enqueue_retrain(PROJECT, timeout=60)
+    assert signals.enqueue_retrain(PROJECT, timeout=60, again=True)
+    assert signals.queue.job_ids == [job_id(PROJECT)]
+    assert not signals.enqueue_retrain(PROJECT, timeout=60, again=True)
+
+
+def test_a_state_of_a_job(signals: Signals) -> None:
+    assert signals.job("unheard-of") is None
+    signals.enqueue_retrain(PROJECT, timeout=60)
+    state = signals.job(job_id(PROJECT))
+    assert state is not None
+    assert (state.status, state.ended, state.error) == ("queued", False, None)

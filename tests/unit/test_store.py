@@ -24,8 +24,9 @@ FIRST = Checkpoint(CARD, b"the first weights")
 SECOND = Checkpoint(replace(CARD, parent=FIRST.version), b"the second weights")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
+    """A bucket under a name of its own: moto runs in this process, and all its servers here share their buckets."""
     pytest.importorskip("s3fs", reason="the s3 extra is not installed")
     import fsspec
     from moto.server import ThreadedMotoServer
@@ -38,8 +39,9 @@ def bucket() -> Iterator[str]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3").mkdir("paintings")
-        yield "s3://paintings"
+        name = f"store-{uuid.uuid4().hex}"
+        fsspec.filesystem("s3").mkdir(name)
+        yield f"s3://{name}"
     server.stop()
 
 
@@ -191,7 +193,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match="No space left"):
             store.write_run("1.100", "20250101", {"status": "new"})
     assert store.runs("1.100") == [{"status": "old"}]
     assert [path.name for path in (tmp_path / "projects/1.100/runs").iterdir()] == ["20250101.json"]
@@ -221,12 +223,12 @@ def test_readers_beside_writers_see_whole_records_only(tmp_path: Path) -> None:
 
 def test_check_says_what_to_do_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"cannot be written .* UNDERPAINT_STORE"):
+    with pytest.raises(StoreError, match=r"cannot be used .* UNDERPAINT_STORE"):
         Store(str(tmp_path / "file" / "store")).check()
 
 
 def test_check_says_what_to_do_where_the_bucket_is_missing(bucket: str) -> None:
-    with pytest.raises(StoreError, match=r"cannot be written .*bucket"):
+    with pytest.raises(StoreError, match=r"cannot be used .*bucket"):
         Store(f"{bucket}-missing/store").check()
 
 

@@ -2,15 +2,29 @@
 
 import underpaint.segmenter  # noqa: F401  # isort: skip  (makes torchvision importable)
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from underpaint.segmenter.segmenter import fit
 from underpaint.taxonomy import UNLABELLED
+from underpaint_workers.dataset import Item
 
 SCALES = (0.5, 2.0)
 """Least and greatest size of a varied painting, relative to how the segmenter sees it."""
+
+
+def shrink(item: Item, longer_side: int) -> Item:
+    """A painting and its class map, resized if the longer side has more than ``longer_side`` pixels."""
+    image, class_map = item
+    if max(class_map.shape) <= longer_side:
+        return item
+    image = fit(image, longer_side)
+    size = (image.shape[1], image.shape[0])
+    return image, np.asarray(cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 class Augmentation:

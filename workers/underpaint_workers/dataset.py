@@ -5,6 +5,9 @@
     classes.json        {"classes": ["sky", "water", ...]}; the position is the class id
     images/NAME.jpg     or .jpeg, .png
     labels/NAME.png     8 bits a pixel: class ids, 255 unlabelled
+
+One is written by ``write_item`` for each painting and then ``write_classes``: a folder without ``classes.json`` is none
+yet.
 """
 
 import json
@@ -92,15 +95,8 @@ class Dataset:
         return image, class_map
 
 
-def create(folder: Path, classes: Sequence[str]) -> None:
-    """Start a data set in `folder`, which is made where it is missing."""
-    for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "classes.json").write_text(json.dumps({"classes": list(classes)}, ensure_ascii=False), "utf-8")
-
-
 def write_item(folder: Path, name: str, image: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> None:
-    """Add an RGB painting uint8 (H, W, 3) and its class map uint8 (H, W) to the data set in `folder`, without loss.
+    """Add an RGB painting uint8 (H, W, 3) and its class map uint8 (H, W) to `folder`, made if missing, without loss.
 
     Raises:
         ValueError: `name` is no plain file name, or the sizes differ.
@@ -109,8 +105,16 @@ def write_item(folder: Path, name: str, image: NDArray[np.uint8], class_map: NDA
         raise ValueError(f"{name!r} cannot name a painting: use a name without folders.")
     if image.shape != (*class_map.shape, 3):
         raise ValueError(f"The map of {name!r} is {_size(class_map)} but its image is {_size(image)}.")
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
     Image.fromarray(class_map).save(folder / "labels" / f"{name}.png")
     Image.fromarray(image).save(folder / "images" / f"{name}.png", compress_level=1)
+
+
+def write_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Name the classes, after the last item: this is what makes `folder`, be it empty or missing, a data set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.json").write_text(json.dumps({"classes": list(classes)}, ensure_ascii=False), "utf-8")
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """A folder of images, pre-labelled: tasks with predictions in Label Studio, or a data set on disk."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from underpaint.labelstudio import regions
 from underpaint.labelstudio.client import LabelStudio, LabelStudioError
@@ -45,11 +45,16 @@ def into_label_studio(
     if space.empty:
         raise PrelabelError(space.explain())
     problems: list[str] = []
+    waiting: list[dict[str, Any]] = []
+
+    def send() -> None:
+        if waiting:
+            label_studio.import_predictions(project_id, waiting)
+            waiting.clear()
+
     done = 0
-    readable = _read(images, settings, problems)
-    while chunk := list(islice(readable, CHUNK)):
-        predictions = []
-        for path, image in chunk:
+    try:
+        for path, image in _read(images, settings, problems):
             class_map, confidence = segmenter.predict(image)
             result, score = regions.encode(class_map, confidence, space)
             try:
@@ -59,22 +64,24 @@ def into_label_studio(
                     raise
                 problems.append(f"{path}: Label Studio doesn't take it; convert it to JPEG or PNG ({error})")
                 continue
-            predictions.append({"task": task, "result": result, "score": score, "model_version": segmenter.version})
+            waiting.append({"task": task, "result": result, "score": score, "model_version": segmenter.version})
+            if len(waiting) == CHUNK:
+                send()
             done += 1
             report(done, len(images), problems)
-        label_studio.import_predictions(project_id, predictions)
+    finally:
+        send()  # also when the rest fails: a task that was uploaded has its prediction
     report(done, len(images), problems)
 
 
 def into_dataset(folder: Path, segmenter: Segmenter, to: Path, settings: Settings, report: Report) -> None:
     """Write every image of ``folder``, as it was decoded, and its class map to a new data set, ``to``.
 
-    Raises PrelabelError when ``to`` is a data set already.
+    Raises PrelabelError when ``to`` holds anything already.
     """
     images = find_images(folder)
-    if (to / "classes.json").exists():
-        raise PrelabelError(f"{to} holds a data set already: name a new folder, or remove this one")
-    dataset.create(to, segmenter.classes)
+    if to.exists() and any(to.iterdir()):
+        raise PrelabelError(f"{to} is not empty: name a new folder, or remove this one")
     problems: list[str] = []
     done = 0
     names: dict[str, Path] = {}
@@ -87,6 +94,7 @@ def into_dataset(folder: Path, segmenter: Segmenter, to: Path, settings: Setting
         dataset.write_item(to, name, image, class_map)
         done += 1
         report(done, len(images), problems)
+    dataset.write_classes(to, segmenter.classes)
     report(done, len(images), problems)
 
 

@@ -1,11 +1,13 @@
 """One retrain as people see it: its stage in RQ while it runs, its record in the store for good."""
 
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+import redis
 from rq import get_current_job
 
 from underpaint.checkpoints.store import Store
@@ -14,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """A ``with`` block around one retrain: whatever ends it, the store says how."""
+    """A ``with`` block around one retrain. The store says how it ended; if killed, when the next starts."""
 
     def __init__(self, store: Store, project: str) -> None:
         self._store = store
@@ -37,12 +39,17 @@ class Run:
             return
         self._shown = time.monotonic()
         self._job.meta.update(facts)
-        self._job.save_meta()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(redis.RedisError):  # a display may lag; a training must not die of it
+            self._job.save_meta()  # type: ignore[no-untyped-call]
 
     def _save(self) -> None:
         self._store.write_run(self._project, self.id, self.record)
 
     def __enter__(self) -> "Run":
+        # A project's retrains run one at a time, so one that still says so was killed before it could say more.
+        for record in self._store.runs(self._project):
+            if record["status"] == "started":
+                self._store.write_run(self._project, record["id"], record | {"status": "interrupted"})
         self._save()
         return self
 

@@ -17,6 +17,7 @@ from underpaint.labelstudio.regions import rasterise
 from underpaint.settings import Settings
 from underpaint.taxonomy import UNLABELLED
 from underpaint_workers import dataset
+from underpaint_workers.augmentation import SCALES, shrink
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Painting:
-    """One painting of a snapshot: its name in the data set, and a hash of its pixels and its class map."""
+    """One painting of a snapshot: its name in the data set, and a hash of its file and its class map."""
 
     name: str
     digest: str
@@ -83,15 +84,19 @@ def take(label_studio: LabelStudio, project_id: int, folder: Path, settings: Set
     nothing in Label Studio. Raises ``LabelConfigError`` or ``LabelStudioError``.
     """
     config = parse(label_studio.project(project_id)["label_config"])
-    classes = (*config.class_names, BACKGROUND) if settings.unlabelled_is_background else config.class_names
-    dataset.create(folder, classes)
+    classes = config.class_names
+    if settings.unlabelled_is_background and BACKGROUND not in classes:
+        classes = (*classes, BACKGROUND)
     maker = _Maker(config, ImageFetcher(settings, label_studio), folder, classes, settings)
+    made: list[tuple[list[Painting], list[str]]] = []
     with ThreadPoolExecutor(settings.fetch_concurrency) as pool:
-        made = list(pool.map(maker.make, label_studio.annotated_tasks(project_id)))
+        for page in label_studio.annotated_tasks(project_id):
+            made += pool.map(maker.make, page)
     paintings = [painting for found, _ in made for painting in found]
     problems = [problem for _, found in made for problem in found]
     for problem in problems:
         log.warning(problem)
+    dataset.write_classes(folder, classes)
     return Snapshot(folder, tuple(classes), tuple(sorted(paintings, key=lambda p: p.name)), tuple(problems))
 
 
@@ -126,11 +131,14 @@ class _Maker:
         file = self.fetcher.fetch_bytes(str(task["data"].get(key) or ""), task["id"])
         image = decode(file, self.settings.max_image_pixels, f"task {task['id']}")
         class_map, problems = rasterise(annotation["result"], self.config, (image.shape[0], image.shape[1]), key)
-        if BACKGROUND in self.classes:
+        if self.settings.unlabelled_is_background:
             class_map[class_map == UNLABELLED] = self.classes.index(BACKGROUND)
         if np.all(class_map == UNLABELLED):
             return None, problems
         name = f"task-{task['id']}-{key}"
-        dataset.write_item(self.folder, name, image, class_map)
-        digest = hashlib.sha256(image.tobytes() + class_map.tobytes()).hexdigest()
-        return Painting(name, digest, is_validation(file)), problems
+        # Training makes no use of finer detail, and a project's scans at their natural size may fill a disk.
+        limit = round(self.settings.image_size * SCALES[1])
+        dataset.write_item(self.folder, name, *shrink((image, class_map), limit))
+        digest = hashlib.sha256(file)
+        digest.update(class_map.tobytes())
+        return Painting(name, digest.hexdigest(), is_validation(file)), problems

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,10 +13,10 @@ from torch.nn import functional
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
 from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.encoder_weights import Pretraining, load_imagenet
-from underpaint.segmenter.segmenter import fit, resolve_device
+from underpaint.segmenter.segmenter import resolve_device
 from underpaint.settings import Settings
 from underpaint.taxonomy import UNLABELLED, corresponding
-from underpaint_workers.augmentation import SCALES, Augmentation
+from underpaint_workers.augmentation import SCALES, Augmentation, shrink
 from underpaint_workers.dataset import Item
 
 ENCODER_RATE = 0.1  # the encoder learns at a tenth of the rate, for it comes trained
@@ -103,6 +101,8 @@ def train(
     paintings = [_prepare(item, settings.image_size) for item in items]
     if not paintings:
         raise ValueError("There are no paintings to train on: accept some labels first.")
+    if parent and (parent.card.architecture, parent.card.encoder) != (settings.architecture, settings.encoder):
+        parent = None  # its weights fit no other net
     module, pretraining = _initialise(tuple(classes), parent, settings)
     module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _set_training(module)
@@ -154,11 +154,7 @@ def train(
 
 def _prepare(item: Item, image_size: int) -> tuple[Tensor, Tensor]:
     """Image uint8 (3, H, W) and class map uint8 (H, W), no larger than augmentation can make use of."""
-    image, class_map = item
-    if max(class_map.shape) > image_size * SCALES[1]:
-        image = fit(image, round(image_size * SCALES[1]))
-        size = (image.shape[1], image.shape[0])
-        class_map = np.asarray(cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    image, class_map = shrink(item, round(image_size * SCALES[1]))
     return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(class_map)
 
 
@@ -167,7 +163,7 @@ def _initialise(
 ) -> tuple[nn.Module, Pretraining]:
     architecture = Architecture(name=settings.architecture, encoder=settings.encoder, classes=classes)
     module = build(architecture, settings.allow_noncommercial)
-    if parent and (parent.card.architecture, parent.card.encoder) == (settings.architecture, settings.encoder):
+    if parent:
         module.load_state_dict(_recut(parent, module, classes))
         return module, Pretraining(parent.card.mean, parent.card.std, parent.card.licences)
     return module, load_imagenet(module.get_submodule("encoder"), settings.encoder)

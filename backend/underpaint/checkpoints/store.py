@@ -15,7 +15,8 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,22 +72,17 @@ class Store:
             StoreError: the store is missing, read-only or out of reach.
         """
         path, probe = f"write-check-{uuid.uuid4().hex}", b"Underpaint can write here."
-        try:
-            self._write(path, probe)
+        self._write(path, probe)
+        with self._reached():
             written = self._fs.cat_file(f"{self._root}/{path}")
             self._fs.rm_file(f"{self._root}/{path}")
-        except Exception as error:  # every file system fails in its own way
-            raise StoreError(
-                f"The store {self.url} cannot be written ({type(error).__name__}: {error}): let this user write "
-                "there (folder owner and mode, or bucket, endpoint and credentials), or set UNDERPAINT_STORE elsewhere."
-            ) from error
         if written != probe:
             raise StoreError(f"The store {self.url} gave back other bytes than were written: check its disk.")
 
     def put(self, checkpoint: Checkpoint) -> str:
         """Keep `checkpoint` and return its version. One that is there already is left as it is."""
         folder = f"checkpoints/{checkpoint.version}"
-        if not self._fs.exists(f"{self._root}/{folder}/card.json"):
+        if self._read(f"{folder}/card.json") is None:
             self._write(f"{folder}/model.safetensors", checkpoint.weights)
             self._write(f"{folder}/card.json", checkpoint.card.to_json().encode())
         return checkpoint.version
@@ -178,19 +174,32 @@ class Store:
             raise StoreError(f"{self.url}/{path} is no promotion: restore it from a backup, or delete it.") from error
 
     def _names(self, folder: str) -> list[str]:
-        try:
-            paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
-        except FileNotFoundError:
-            return []
+        with self._reached():
+            try:
+                paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            except FileNotFoundError:
+                return []
         names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
         return sorted(name for name in names if not name.startswith("."))
 
     def _read(self, path: str) -> bytes | None:
-        try:
-            data: bytes = self._fs.cat_file(f"{self._root}/{path}")
-        except FileNotFoundError:
-            return None
+        with self._reached():
+            try:
+                data: bytes = self._fs.cat_file(f"{self._root}/{path}")
+            except FileNotFoundError:
+                return None
         return data
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # every file system fails in its own way
+            raise StoreError(
+                f"The store {self.url} cannot be used ({type(error).__name__}: {error}): check that its disk has room "
+                "and this user may read and write there, or that bucket, endpoint and credentials are right; else set "
+                "UNDERPAINT_STORE elsewhere."
+            ) from error
 
     def _read_json(self, path: str) -> dict[str, Any] | None:
         data = self._read(path)
@@ -208,20 +217,24 @@ class Store:
         self._write(path, json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
 
     def _write(self, path: str, data: bytes) -> None:
-        if not isinstance(self._fs, LocalFileSystem):
-            self._fs.pipe_file(f"{self._root}/{path}", data)  # an object store shows an object whole or not at all
-            return
-        target = Path(self._root, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._reached():
+            if isinstance(self._fs, LocalFileSystem):
+                _write_file(Path(self._root, path), data)
+            else:
+                self._fs.pipe_file(f"{self._root}/{path}", data)  # an object store shows an object whole or not at all
+
+
+def _write_file(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _checked(key: str, noun: str) -> str:

@@ -1,6 +1,7 @@
 """Which hosts images may come from, and the connections that reach no others and outlive no deadline."""
 
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -9,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import httpcore
+import httpx
 
 from underpaint.labelstudio.decoding import ImageError
 
@@ -49,7 +51,7 @@ class HostPolicy:
     """
 
     def __init__(self, patterns: Iterable[str], always: Iterable[tuple[str, int]] = ()) -> None:
-        self._patterns = [pattern.lower() for pattern in patterns]
+        self._patterns = [_ascii(pattern.lower()) for pattern in patterns]
         self._always = frozenset((_plain(host), port) for host, port in always)
 
     def addresses(self, host: str, port: int) -> list[str]:
@@ -85,7 +87,22 @@ class HostPolicy:
 
 
 def _plain(host: str) -> str:
-    return host.lower().rstrip(".").strip("[]")
+    return _ascii(host.lower().rstrip(".").strip("[]"))
+
+
+def _ascii(host: str) -> str:
+    """A host, or a pattern of hosts, with its parts as DNS has them (IDNA, RFC 5891): ``xn--mller-kva`` for müller.
+
+    A part that is no name, for it joins a wildcard to letters that aren't ASCII, is left as it is.
+    """
+    return re.sub(r"[^.:]*[^\x00-\x7f.:][^.:]*", _idna, host)
+
+
+def _idna(part: re.Match[str]) -> str:
+    try:
+        return httpx.URL(scheme="http", host=part[0]).raw_host.decode("ascii")
+    except httpx.InvalidURL:
+        return part[0]
 
 
 class GuardedBackend(httpcore.SyncBackend):

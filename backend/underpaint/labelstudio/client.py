@@ -1,9 +1,10 @@
 """A small client for the parts of Label Studio's REST API that Underpaint uses."""
 
+import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ _ACCESS_TOKEN_SECONDS = 240.0
 # Exports, imports and calls that wait for an ML backend (Label Studio gives it 100 s) work on whole projects.
 _WHOLE_PROJECT_SECONDS = 600.0
 _PAGE_SIZE = 100
+# Tasks exported in one request: 50 with a megabyte of regions each are 50 MB of JSON.
+_EXPORT_SIZE = 50
+# Label Studio counts a task's annotations later than it stores them; this filter looks for the annotations themselves.
+_ANNOTATED = {"filter": "filter:tasks:annotations_ids", "operator": "empty", "type": "Number", "value": False}
 
 
 class LabelStudioError(RuntimeError):
@@ -30,6 +35,9 @@ class LabelStudioError(RuntimeError):
 
 class LabelStudio:
     """One Label Studio, as one user; safe to share between threads.
+
+    It is reached directly: proxies that the environment names (``HTTP_PROXY``, …) would see the token, and are ignored.
+    Certificates are checked against ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` where these are set.
 
     Args:
         url: base address, with the sub-path if there is one (``https://host/labels``).
@@ -52,7 +60,8 @@ class LabelStudio:
         self._token = token.strip()
         self._clock = clock
         self._timeout = timeout
-        self._http = httpx.Client(base_url=self.url + "/", timeout=timeout)
+        certificates = httpx.create_ssl_context()  # which trust_env=False alone would not look for in the environment
+        self._http = httpx.Client(base_url=self.url + "/", timeout=timeout, trust_env=False, verify=certificates)
         self._access_lock = threading.Lock()
         self._access_token: str | None = None
         self._access_until = 0.0
@@ -70,10 +79,24 @@ class LabelStudio:
         with self._access_lock:
             if self._access_token is None or self._clock() >= self._access_until:
                 # Counted from before the request, so that a slow answer can't make the token look younger.
-                self._access_until = self._clock() + _ACCESS_TOKEN_SECONDS
+                until = self._clock() + _ACCESS_TOKEN_SECONDS
                 answer = self._send("POST", "/api/token/refresh/", json={"refresh": self._token}, headers={})
                 self._access_token = str(self._content(answer)["access"])
+                self._access_until = until
             return {"Authorization": f"Bearer {self._access_token}"}
+
+    def forget(self, headers: Mapping[str, str]) -> bool:
+        """Make no more use of ``headers``, refused with a 401; True if new ones are worth a try.
+
+        They are with a personal access token, whose access tokens may end early. A legacy token stays as it is.
+        """
+        with self._access_lock:
+            if self._access_token is None:
+                return False
+            # Else another thread has renewed it already.
+            if headers.get("Authorization") == f"Bearer {self._access_token}":
+                self._access_until = 0.0
+            return True
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON at ``path`` (below the base address), with ``params`` as its query."""
@@ -87,39 +110,27 @@ class LabelStudio:
         """Patch ``path`` with ``json`` and return the JSON answered."""
         return self._request("PATCH", path, json=json)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at ``path``."""
-        self._request("DELETE", path)
-
-    def projects(self) -> list[dict[str, Any]]:
-        """Every project the token may see."""
-        found: list[dict[str, Any]] = []
-        page = 1
-        while True:
-            answer = self.get("/api/projects/", page=page, page_size=_PAGE_SIZE)
-            found += answer["results"]
-            if not answer["next"]:
-                return found
-            page += 1
-
     def project(self, project_id: int) -> dict[str, Any]:
         """One project; its ``label_config`` is the XML the editor uses."""
         answer: dict[str, Any] = self.get(f"/api/projects/{project_id}/")
         return answer
 
-    def annotated_tasks(self, project_id: int) -> list[dict[str, Any]]:
-        """The export of every task with an annotation, each with ``data`` and ``annotations``.
+    def annotated_tasks(self, project_id: int) -> Iterator[list[dict[str, Any]]]:
+        """The export of every task with an annotation, a page at a time, each with ``data`` and ``annotations``.
 
         Skipped tasks are among them: their annotations say ``was_cancelled: true``.
         """
-        path = f"/api/projects/{project_id}/export"
-        answer: list[dict[str, Any]] = self._request(
-            "GET", path, params={"exportType": "JSON"}, timeout=_WHOLE_PROJECT_SECONDS
-        )
-        return answer
+        ids = self.task_ids(project_id, annotated=True)
+        for start in range(0, len(ids), _EXPORT_SIZE):
+            params = {"exportType": "JSON", "ids[]": ids[start : start + _EXPORT_SIZE]}
+            path = f"/api/projects/{project_id}/export"
+            yield self._request("GET", path, params=params, timeout=_WHOLE_PROJECT_SECONDS)
 
-    def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
-        """Every task of a project, a page at a time, with storage URIs (``s3://…``) left as they are."""
+    def tasks(self, project_id: int, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every task of a project, a page at a time, with storage URIs (``s3://…``) left as they are.
+
+        ``params`` are Label Studio's for narrowing the list, or what is told of each task.
+        """
         page, seen = 1, 0
         while True:
             answer = self.get(
@@ -129,6 +140,7 @@ class LabelStudio:
                 page_size=_PAGE_SIZE,
                 fields="task_only",
                 resolve_uri="false",
+                **params,
             )
             yield from answer["tasks"]
             seen += len(answer["tasks"])
@@ -136,9 +148,12 @@ class LabelStudio:
                 return
             page += 1
 
-    def task_ids(self, project_id: int) -> list[int]:
-        """The ids of every task of a project."""
-        return [task["id"] for task in self.tasks(project_id)]
+    def task_ids(self, project_id: int, *, annotated: bool = False) -> list[int]:
+        """The ids of every task of a project, or of those with an annotation, be it cancelled."""
+        filters = {"conjunction": "and", "items": [_ANNOTATED] if annotated else []}
+        tasks = self.tasks(project_id, include="id", query=json.dumps({"filters": filters}))
+        # Each once, though a task that joins an earlier page meanwhile pushes another onto the next.
+        return list(dict.fromkeys(task["id"] for task in tasks))
 
     def import_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add tasks, each ``{"data": {…}, "predictions": […], "annotations": […]}``; the answer has ``task_ids``."""
@@ -193,18 +208,9 @@ class LabelStudio:
     def _request(self, method: str, path: str, **content: Any) -> Any:
         headers = self.headers()
         response = self._send(method, path, headers=headers, **content)
-        if response.status_code == 401 and self._forget(headers):
+        if response.status_code == 401 and self.forget(headers):
             response = self._send(method, path, headers=self.headers(), **content)
         return self._content(response)
-
-    def _forget(self, headers: dict[str, str]) -> bool:
-        """Drop the access token that was just refused, unless another thread has renewed it; False if there is none."""
-        with self._access_lock:
-            if self._access_token is None:
-                return False
-            if headers == {"Authorization": f"Bearer {self._access_token}"}:
-                self._access_until = 0.0
-            return True
 
     def _send(self, method: str, path: str, *, timeout: float | None = None, **content: Any) -> httpx.Response:
         try:

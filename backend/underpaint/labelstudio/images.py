@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import TypeAlias
@@ -25,6 +26,7 @@ __all__ = ["ImageError", "ImageFetcher", "NotAllowed", "Rgb", "decode"]
 TaskId: TypeAlias = int | str | None
 
 _MAX_REDIRECTS = 5
+_HEADERS = (("User-Agent", "underpaint"), ("Accept", "image/*,*/*;q=0.8"), ("Accept-Encoding", "identity"))
 _REDIRECTS = {301, 302, 303, 307, 308}
 _STORAGE_URI = re.compile(r"(s3|gs|azure-blob)://")
 # The paths below which Label Studio serves images; the user's token goes to these alone.
@@ -51,10 +53,6 @@ class ImageFetcher:
         self._base = httpx.URL(label_studio.url) if label_studio else None
         self._policy = HostPolicy(settings.allowed_hosts, [_origin(self._base)[1:]] if self._base else [])
         self._threads = ThreadPoolExecutor(settings.fetch_concurrency, thread_name_prefix="fetch")
-
-    def close(self) -> None:
-        """Start no more fetches; those under way end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def fetch(self, url: str, task_id: TaskId = None, deadline: float | None = None) -> Rgb:
         """One image, uint8 (H, W, 3) RGB, upright (EXIF orientation applied) and at its natural size.
@@ -182,8 +180,7 @@ class ImageFetcher:
         try:
             with httpcore.ConnectionPool(ssl_context=_ssl_context(), network_backend=backend) as pool:
                 for _ in range(_MAX_REDIRECTS + 1):
-                    target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-                    with pool.stream("GET", target, headers=self._headers(trusted)) as response:
+                    with self._answer(pool, url, trusted) as response:
                         headers = httpx.Headers(response.headers)
                         if response.status not in _REDIRECTS or "location" not in headers:
                             return self._body(response, headers, url, trusted)
@@ -201,18 +198,23 @@ class ImageFetcher:
             raise ImageError(f"{url.host} redirects to an invalid URL ({error}); correct the task's URL") from error
         raise ImageError(f"more than {_MAX_REDIRECTS} redirects; use the URL that they lead to")
 
-    def _headers(self, trusted: bool) -> dict[bytes | str, bytes | str]:
-        headers: dict[bytes | str, bytes | str] = {
-            "User-Agent": "underpaint",
-            "Accept": "image/*,*/*;q=0.8",
-            "Accept-Encoding": "identity",
-        }
-        if trusted and self._label_studio:
-            try:
-                headers.update(self._label_studio.headers())
-            except LabelStudioError as error:
-                raise ImageError(str(error)) from error
-        return headers
+    @contextmanager
+    def _answer(self, pool: httpcore.ConnectionPool, url: httpx.URL, trusted: bool) -> Iterator[httpcore.Response]:
+        """What ``url`` answers; Label Studio is asked again when it refuses an access token before its time."""
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        token = self._token() if trusted else {}
+        with pool.stream("GET", target, headers=[*_HEADERS, *token.items()]) as response:
+            if not (response.status == 401 and trusted and self._label_studio and self._label_studio.forget(token)):
+                yield response
+                return
+        with pool.stream("GET", target, headers=[*_HEADERS, *self._token().items()]) as response:
+            yield response
+
+    def _token(self) -> dict[str, str]:
+        try:
+            return self._label_studio.headers() if self._label_studio else {}
+        except LabelStudioError as error:
+            raise ImageError(str(error)) from error
 
     def _body(self, response: httpcore.Response, headers: httpx.Headers, url: httpx.URL, trusted: bool) -> bytes:
         if response.status != 200:

@@ -26,8 +26,6 @@ class Label:
 
     value: str
     """What regions carry: the tag's ``alias`` where it has one, else its ``value``, as in Label Studio."""
-    background: str | None
-    """The tag's colour, as written."""
     predicted_values: tuple[str, ...]
     """Model classes that map to this label, from ``predicted_values="sky, clouds"``; empty for those named like it."""
 
@@ -87,8 +85,8 @@ def parse(xml: str) -> LabelConfig:
     """Reads a label config; tags that don't segment images are ignored.
 
     Raises:
-        LabelConfigError: it isn't XML, declares a DOCTYPE or entities, has no image, has no control tag to predict for,
-            or has one without labels, without an image of its own, or with an option that is out of range; or it has
+        LabelConfigError: it isn't XML, declares a DOCTYPE or entities, has no image, has no control tag of an image to
+            predict for, or has one without a name, without labels, or with an option that is out of range; or it has
             more labels than a class map can tell apart (255).
     """
     if re.search(r"<!\s*(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
@@ -101,9 +99,13 @@ def parse(xml: str) -> LabelConfig:
     images = {tag.get("name", ""): tag for tag in root.iter("Image")}
     if not images:
         raise LabelConfigError('The label config has no <Image>; add <Image name="image" value="$image"/>.')
-    controls = tuple(_control(tag, images) for tag in root.iter() if tag.tag in READ)
+    controls = tuple(_control(tag, images) for tag in root.iter() if tag.tag in READ and tag.get("toName") in images)
     if not any(control.predicted for control in controls):
-        raise LabelConfigError(f"The label config has nothing to segment with; add one of {_tags(PREDICTED)}.")
+        named = ", ".join(f'"{image}"' for image in images)
+        raise LabelConfigError(
+            f"The label config has nothing to segment its image with; add one of {_tags(PREDICTED)}, "
+            f"with toName set to one of: {named}."
+        )
     config = LabelConfig(controls)
     if len(config.class_names) > UNLABELLED:
         raise LabelConfigError(f"The label config has {len(config.class_names)} labels; keep to {UNLABELLED} at most.")
@@ -115,9 +117,6 @@ def _control(tag: ElementTree.Element, images: dict[str, ElementTree.Element]) -
     where = f'<{tag.tag} name="{name}">'
     if not name:
         raise LabelConfigError(f"A <{tag.tag}> has no name; give it one.")
-    if to_name not in images:
-        named = ", ".join(f'"{image}"' for image in images)
-        raise LabelConfigError(f'{where} has toName="{to_name}", which is no <Image>; set it to one of: {named}.')
     labels = tuple(_labels(tag, where))
     if not labels:
         raise LabelConfigError(
@@ -132,12 +131,13 @@ def _labels(tag: ElementTree.Element, where: str) -> Iterator[Label]:
         if not value:
             raise LabelConfigError(f"{where} has a <Label> without a value; give it one.")
         predicted = (name.strip() for name in label.get("predicted_values", "").split(","))
-        yield Label(value, label.get("background"), tuple(name for name in predicted if name))
+        yield Label(value, tuple(name for name in predicted if name))
 
 
 def _image_key(image: ElementTree.Element) -> str:
     value = image.get("value", "")
-    if not re.fullmatch(r"\$\w+", value):
+    # Label Studio's server takes all that follows the $ for the key; brackets and braces lead into a value.
+    if not re.fullmatch(r"\$[\w .-]+", value):
         raise LabelConfigError(
             f'<Image name="{image.get("name", "")}"> has value="{value}"; '
             'set it to one plain key of the task\'s data, such as value="$image".'

@@ -50,12 +50,6 @@ class LabelSpace:
         return not self.targets
 
     @property
-    def unmatched_classes(self) -> tuple[str, ...]:
-        """The checkpoint's classes that map to no label."""
-        matched = frozenset[int]().union(*(target.class_ids for target in self.targets))
-        return tuple(name for index, name in enumerate(self.classes) if index not in matched)
-
-    @property
     def unmatched_labels(self) -> tuple[str, ...]:
         """Values of labels that some control should predict but can't."""
         matched = {(target.control.name, target.label.value) for target in self.targets}

@@ -19,7 +19,7 @@ from underpaint.labelstudio.geometry import (
     rectangle,
     simplify,
 )
-from underpaint.labelstudio.label_config import PREDICTED, Control, LabelConfig, Options
+from underpaint.labelstudio.label_config import PREDICTED, READ, Control, LabelConfig, Options
 from underpaint.labelstudio.label_space import LabelSpace, Target
 from underpaint.taxonomy import UNLABELLED
 
@@ -28,6 +28,9 @@ Region = dict[str, Any]
 
 MAX_PIXELS = 1_000_000_000
 """Images with more pixels are refused before anything is allocated."""
+
+_DRAWN = tuple(tag.lower() for tag in READ)
+"""Types of regions that cover pixels; all other results (choices, text, relations, key points, …) label no area."""
 
 _OPAQUE = 128
 """Alpha, of 255, from which a pixel of a soft-edged stroke belongs to it."""
@@ -87,7 +90,7 @@ def rasterise(
     """Draws the regions of an annotation, each over those before it.
 
     Args:
-        result: the annotation's ``result``.
+        result: the annotation's ``result``; what covers no pixels in it (choices, text, relations, …) is passed over.
         config: the project's label config.
         shape: (H, W) of the image, after its EXIF orientation was applied; without it, what most regions say.
         image_key: which of a task's images to draw, where the label config has several; the first without it.
@@ -108,6 +111,8 @@ def rasterise(
     controls = {control.name: control for control in config.controls}
     problems = []
     for number, region in enumerate(result):
+        if isinstance(region, dict) and "type" in region and region["type"] not in _DRAWN:
+            continue
         try:
             control = _control(region, controls)
             if control.image_key == image_key:

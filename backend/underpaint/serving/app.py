@@ -6,6 +6,7 @@ Redis or Label Studio.
 
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -15,11 +16,13 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from underpaint.checkpoints.store import StoreError
+from underpaint.labelstudio.client import LabelStudioError
 from underpaint.labelstudio.label_config import LabelConfigError, parse
 from underpaint.project import ProjectError, check_key, key_of
-from underpaint.serving.backend import Backend, labels_in
+from underpaint.serving.backend import Backend
 from underpaint.serving.champions import UNTRAINED
 from underpaint.serving.requests import Duplicate, JobStatus, Predict, Setup, Train, Validate, Webhook, read
 from underpaint.settings import Settings
@@ -92,13 +95,13 @@ def create_app(settings: Settings) -> FastAPI:
         asked = read(Setup, raw)
         project = check_key(asked.project)
         parse(asked.label_config)
-        if asked.hostname and asked.access_token:
-            backend.connect(project, asked.hostname, asked.access_token)
+        backend.connect(project, asked.hostname, asked.access_token)
         return {"model_version": backend.champions.version(project)}
 
     @app.post("/predict")
     async def predict(raw: RawBody) -> Response:
-        return await to_thread.run_sync(_predict, backend, raw, limiter=limiter)
+        deadline = time.monotonic() + settings.predict_deadline
+        return await to_thread.run_sync(_predict, backend, raw, deadline, limiter=limiter)
 
     @app.post("/webhook")
     def webhook(raw: RawBody) -> dict[str, Any]:
@@ -106,9 +109,9 @@ def create_app(settings: Settings) -> FastAPI:
         project = key_of(event.project)
         if event.action == "START_TRAINING":
             return {"job": backend.retrains.request(project)}
-        if labels := labels_in(event.model_dump()):
-            backend.retrains.note(project, labels)
-        return {"labels": labels}
+        if event.labels:
+            backend.retrains.note(project, event.labels)
+        return {"labels": event.labels}
 
     @app.post("/train", status_code=201)
     def train(raw: RawBody) -> dict[str, str]:
@@ -149,14 +152,14 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _predict(backend: Backend, raw: bytes) -> Response:
+def _predict(backend: Backend, raw: bytes, deadline: float) -> Response:
     asked = read(Predict, raw)
     project = check_key(asked.project)
     config = parse(asked.label_config)
     segmenter = backend.champions.serving(project)
     tasks = [task.model_dump() for task in asked.tasks]
     context = asked.params.context if asked.params else None
-    results = backend.predictor.predict(tasks, config, segmenter, backend.fetcher(project), context)
+    results = backend.predictor.predict(tasks, config, segmenter, backend.fetcher(project), deadline, context)
     version = segmenter.version if segmenter else UNTRAINED
     # Rendered here: FastAPI would look at every number of every RLE first, on the thread that answers /health.
     return JSONResponse({"results": results, "model_version": version})
@@ -166,9 +169,7 @@ def _job_status(backend: Backend, identifier: str) -> dict[str, Any]:
     """What RQ knows of a job, or what its project's last run left in the store once RQ forgot it."""
     job = backend.signals.job(identifier)
     if job is not None:
-        result = job.latest_result()
-        error = result.exc_string if result else None
-        return {"job_status": job.get_status().value, "error": error, "meta": job.get_meta()}
+        return {"job_status": job.status, "error": job.error, "meta": job.meta}
     project = project_of_job(identifier)
     runs = backend.store.runs(project) if project else []
     if not runs:
@@ -183,10 +184,15 @@ def _explain_errors(app: FastAPI) -> None:
         log.warning("answered %d: %s", status, message)
         return JSONResponse({"error": message}, status, headers)
 
-    @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return answer(error.status_code, str(error.detail), dict(error.headers or {}))
 
+    @app.exception_handler(Exception)
+    def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return answer(500, f"{type(error).__name__}: {error}; the log has more")
+
+    @app.exception_handler(LabelStudioError)
     @app.exception_handler(LabelConfigError)
     @app.exception_handler(ProjectError)
     def wrong(_: Request, error: Exception) -> JSONResponse:

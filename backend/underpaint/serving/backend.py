@@ -2,7 +2,6 @@
 
 import contextlib
 from functools import lru_cache
-from typing import Any
 
 import redis
 
@@ -38,10 +37,15 @@ class Backend:
         self.retrains.stop()
 
     def connect(self, project: str, url: str, token: str) -> None:
-        """Remember the Label Studio that a /setup came from, for projects whose settings name none."""
-        if self._connections.get(project) != (url, token):
-            self._connections[project] = (url, token)
-            self.retrains.introduce(project, url, token)
+        """Remember the Label Studio that a /setup came from, which serves where the settings name none.
+
+        Raises ``LabelStudioError`` when ``url`` is no address.
+        """
+        if not (url and token):
+            return
+        LabelStudio(url, token).close()
+        self._connections[project] = (url, token)
+        self.retrains.introduce(project, url, token)  # each time, for Redis may have been wiped
 
     def fetcher(self, project: str) -> ImageFetcher:
         """What fetches a project's images: with the settings' Label Studio, else the one its /setup named."""
@@ -56,19 +60,3 @@ class Backend:
 
     def _new_fetcher(self, url: str, token: str) -> ImageFetcher:
         return ImageFetcher(self.settings, LabelStudio(url, token) if url and token else None)
-
-
-def labels_in(event: dict[str, Any]) -> int:
-    """How many annotations a webhook event says were accepted, changed or deleted.
-
-    Label Studio sends one annotation or a list of them, deleted ones as ``annotations``, and for an import only the
-    tasks, with their annotation counts. Skipped annotations teach nothing and count as none.
-    """
-    action = event.get("action", "")
-    if action.startswith("ANNOTATION"):
-        found = event.get("annotation") or event.get("annotations") or []
-        found = [found] if isinstance(found, dict) else found
-        return sum(not annotation.get("was_cancelled") for annotation in found)
-    if action in ("TASKS_CREATED", "TASKS_DELETED"):
-        return sum(int(task.get("total_annotations") or 0) for task in event.get("tasks") or [])
-    return 0

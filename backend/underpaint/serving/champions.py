@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import redis
 
-from underpaint.checkpoints.store import Store
-from underpaint.segmenter.segmenter import Segmenter
+from underpaint.checkpoints.store import Store, StoreError
+from underpaint.segmenter.segmenter import Segmenter, resolve_device
 from underpaint.settings import Settings
 from underpaint.signals import Signals
 
@@ -38,6 +38,7 @@ class Champions:
     """
 
     def __init__(self, settings: Settings, store: Store, signals: Signals) -> None:
+        resolve_device(settings.device)  # a device that isn't there should stop the start, not each prediction
         self._settings = settings
         self._store = store
         self._signals = signals
@@ -75,13 +76,11 @@ class Champions:
         champion can't be loaded.
         """
         seat = self._seat(project)
-        with self._lock:
-            self._seats.move_to_end(project)
         with seat.lock:
-            if seat.segmenter is None and seat.version is not None:
-                seat.segmenter = self._load(seat.version)
             segmenter = seat.segmenter
-        self._evict()
+            if segmenter is None and seat.version is not None:
+                segmenter = seat.segmenter = self._load(seat.version)
+        self._evict(keep=project)
         return segmenter
 
     def refresh(self, project: str) -> None:
@@ -93,16 +92,15 @@ class Champions:
         seat = self._seat(project)
         promotion = self._store.champion(project)
         version = promotion.version if promotion else None
-        if version in (seat.version, seat.refused):
+        if version == seat.version:
             return
         try:
             # Nobody waits for a project that isn't in memory: its next request loads the new champion itself.
             challenger = self._load(version) if version and seat.segmenter else None
         except Exception as error:
+            if seat.refused != version:  # every poll tries again, but says so once
+                log.error("project %s: %s can't be loaded, %s goes on: %s", project, version, seat.version, error)
             seat.refused = version
-            log.error(
-                "project %s: checkpoint %s can't be loaded, %s goes on: %s", project, version, seat.version, error
-            )
             return
         with seat.lock:
             seat.version, seat.segmenter, seat.refused = version, challenger, None
@@ -122,13 +120,17 @@ class Champions:
                 if seat.segmenter is not None and seat.segmenter.version == version:
                     return seat.segmenter
         started = time.monotonic()
-        segmenter = Segmenter(self._store.get(version), self._settings.device)
-        segmenter.warm()
+        try:
+            segmenter = Segmenter(self._store.get(version), self._settings.device)
+            segmenter.warm()
+        except ValueError as error:
+            raise StoreError(f"checkpoint {version} can't be used here: {error}") from error
         log.info("checkpoint %s loaded and warm in %.1f s", version, time.monotonic() - started)
         return segmenter
 
-    def _evict(self) -> None:
+    def _evict(self, keep: str) -> None:
         with self._lock:
+            self._seats.move_to_end(keep)
             loaded = [seat for seat in self._seats.values() if seat.segmenter is not None]
             for seat in loaded[: -self._settings.max_loaded]:
                 # Requests that hold the segmenter finish with it; the seat only lets go.

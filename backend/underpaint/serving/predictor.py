@@ -28,7 +28,7 @@ NO_CHAMPION = (
 
 
 class Predictor:
-    """Runs segmenters on tasks, one forward pass at a time: this object owns the device."""
+    """Runs segmenters on tasks, one forward pass at a time, whoever asks."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -40,13 +40,15 @@ class Predictor:
         config: LabelConfig,
         segmenter: Segmenter | None,
         fetcher: ImageFetcher,
+        deadline: float,
         context: Mapping[str, Any] | None = None,
     ) -> list[Prediction | list[Prediction]]:
         """One slot a task, in order: ``{"result", "score", "model_version"}``, all made by ``segmenter``.
 
         A task that can't be predicted gets an empty result with a ``reason``, also logged. A task not reached
-        within ``predict_deadline`` gets an empty *list*: Label Studio then stores nothing for it, and asks again
-        at the next retrieve. ``context`` is the editor's ``{"result": [regions]}``: only their labels are answered.
+        before ``deadline`` (``time.monotonic()``) gets an empty *list*: Label Studio then stores nothing for it, and
+        asks again at the next retrieve. ``context`` is the editor's ``{"result": [regions]}``: only their labels are
+        answered.
         """
         if segmenter is None:
             log.warning("%d tasks stay empty: %s", len(tasks), NO_CHAMPION)
@@ -55,7 +57,6 @@ class Predictor:
         if space.empty:
             log.warning("%d tasks stay empty: %s", len(tasks), space.explain())
             return [_empty(segmenter.version, space.explain()) for _ in tasks]
-        deadline = time.monotonic() + self._settings.predict_deadline
         asked = _selected_labels(context)
         predictions: list[Prediction | list[Prediction]] = []
         for task, images in zip(tasks, self._images(tasks, config, fetcher, deadline), strict=True):
@@ -112,12 +113,14 @@ def _empty(version: str, reason: str) -> Prediction:
     return {"result": [], "score": 0.0, "model_version": version, "reason": reason}
 
 
-def _labels(region: Mapping[str, Any]) -> frozenset[str]:
+def _labels(region: Any) -> frozenset[str]:
     """The label values a region carries: the one list of strings named after its own type."""
-    return frozenset(region.get("value", {}).get(str(region.get("type", "")).lower()) or ())
+    value = region.get("value") if isinstance(region, dict) else None
+    labels = value.get(str(region.get("type")).lower()) if isinstance(value, dict) else None
+    return frozenset(filter(lambda label: isinstance(label, str), labels)) if isinstance(labels, list) else frozenset()
 
 
 def _selected_labels(context: Mapping[str, Any] | None) -> frozenset[str] | None:
     """Labels that the regions drawn in the editor carry, or None when nothing was drawn."""
-    drawn = (context or {}).get("result") or []
-    return frozenset().union(*map(_labels, drawn)) or None
+    drawn = (context or {}).get("result")
+    return frozenset[str]().union(*map(_labels, drawn if isinstance(drawn, list) else ())) or None

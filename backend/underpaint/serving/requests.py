@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 
 class Setup(BaseModel):
@@ -36,12 +36,33 @@ class Predict(BaseModel):
     params: Params | None = None
 
 
-class Webhook(BaseModel):
-    """POST /webhook: any event."""
+class Annotation(BaseModel):
+    was_cancelled: bool | None = False
 
-    model_config = ConfigDict(extra="allow")
+
+class CountedTask(BaseModel):
+    total_annotations: int | None = Field(0, ge=0, le=1_000_000)
+
+
+class Webhook(BaseModel):
+    """POST /webhook: any event. Label Studio sends one annotation or a list of them, deleted ones as ``annotations``,
+    and for an import only the tasks, with their annotation counts."""
+
     action: str
     project: dict[str, Any]
+    annotation: Annotation | list[Annotation] | None = None
+    annotations: list[Annotation] = []
+    tasks: list[CountedTask] = []
+
+    @property
+    def labels(self) -> int:
+        """How many annotations the event says were accepted, changed or deleted; skipped ones teach nothing."""
+        if self.action.startswith("ANNOTATION"):
+            created = [self.annotation] if isinstance(self.annotation, Annotation) else self.annotation or []
+            return sum(not annotation.was_cancelled for annotation in [*created, *self.annotations])
+        if self.action in ("TASKS_CREATED", "TASKS_DELETED"):
+            return sum(task.total_annotations or 0 for task in self.tasks)
+        return 0
 
 
 class Train(BaseModel):

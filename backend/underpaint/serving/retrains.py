@@ -16,13 +16,14 @@ TICK_SECONDS = 1.0
 
 
 def is_due(pending: Pending, now: float, settings: Settings) -> bool:
-    """Whether a retrain should start: asked for; or enough labels, or old enough ones, and nobody busy labelling."""
+    """Whether a retrain should start: asked for; or labels that waited long; or enough of them, and nobody is busy."""
     if pending.requested:
         return True
-    if pending.labels == 0 or now - pending.last < settings.retrain_quiet_seconds:
+    if pending.labels == 0:
         return False
-    waited = now - pending.first >= settings.retrain_after_minutes * 60
-    return waited or pending.labels >= settings.retrain_after_labels
+    if now - pending.first >= settings.retrain_after_minutes * 60:
+        return True
+    return pending.labels >= settings.retrain_after_labels and now - pending.last >= settings.retrain_quiet_seconds
 
 
 class Retrains:
@@ -69,11 +70,11 @@ class Retrains:
         If one runs already, another follows it. Raises ``redis.RedisError`` when Redis can't be reached.
         """
         self._signals.request(project)
-        self._enqueue(project)
+        self._enqueue(project, again=True)
         return job_id(project)
 
-    def _enqueue(self, project: str) -> None:
-        if self._signals.enqueue_retrain(project, self._settings.retrain_timeout):
+    def _enqueue(self, project: str, *, again: bool = False) -> None:
+        if self._signals.enqueue_retrain(project, self._settings.retrain_timeout, again=again):
             log.info("project %s: retrain queued", project)
 
     def _run(self) -> None:
@@ -88,6 +89,8 @@ class Retrains:
                 self._complained = False
             except redis.RedisError as error:
                 self._complain(error)
+            except Exception:  # one project's trouble must not end the learning of all
+                log.exception("retrains could not be looked after; trying again")
 
     def _flush(self) -> None:
         """Move what was noted to Redis; what Redis didn't take stays noted."""

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from underpaint.progress import watch_retrain
 from underpaint.project import key_of
 from underpaint.serving.champions import UNTRAINED
 from underpaint.taxonomy import colour_for
+from underpaint.up import export_line
 from underpaint_workers.demo.label_studio import LabelStudioServer
 from underpaint_workers.demo.paintings import Paintings
 from underpaint_workers.demo.underpaint_server import UnderpaintServer
@@ -62,6 +63,8 @@ class Demo:
             f"     sign in  {label_studio.username}  {label_studio.password}",
             f"     backend  {self._underpaint.url}",
             f"         log  {self._underpaint.log_path}",
+            "For `underpaint status`, `retrain` and the like, paste this into another terminal:",
+            f"source .venv/bin/activate; {export_line(self._underpaint.environment)}",
             "Open a painting, correct its pre-label, press Submit; then Settings → Model → ⋯ → Start Training.",
             "Ctrl-C stops everything; the data stays.",
         ]
@@ -71,7 +74,8 @@ class Demo:
     def make_project(self) -> None:
         """A project with the paintings as tasks, connected to the backend."""
         labels = "".join(
-            f'<Label value="{name}" background="#{bytes(colour_for(name)).hex()}"/>' for name in self._paintings.classes
+            f'<Label value={quoteattr(name)} background="#{bytes(colour_for(name)).hex()}"/>'
+            for name in self._paintings.classes
         )
         xml = (
             '<View><Image name="image" value="$image" zoom="true"/>'
@@ -89,13 +93,23 @@ class Demo:
         self._console.print(f"Connected {self._underpaint.url} to the project “{title}”", highlight=False)
 
     def retrieve(self, which: str) -> None:
-        """The data manager's Retrieve Predictions, for all tasks."""
+        """The data manager's Retrieve Predictions for all tasks, again as long as it gets further.
+
+        Label Studio asks for all tasks at once and waits 100 s: the backend leaves out what it can't reach in time.
+        """
         started = time.monotonic()
+        missing, before = self.tasks, len(self.tasks) + 1
         with self._console.status(f"retrieving pre-labels {which}: Label Studio asks the backend for all tasks …"):
-            self._api.retrieve_predictions(self.project_id)
-        version = self.latest_prediction(self.tasks[0])["model_version"]
-        seconds = time.monotonic() - started
-        self._console.print(f"Retrieved pre-labels for {len(self.tasks)} paintings in {seconds:.1f} s, by {version}")
+            while 0 < len(missing) < before:
+                self._api.retrieve_predictions(self.project_id)
+                version, before = self._serving(), len(missing)
+                missing = [task for task in self.tasks if self.latest_prediction(task)["model_version"] != version]
+        seconds, count = time.monotonic() - started, len(self.tasks) - len(missing)
+        self._console.print(
+            f"Retrieved pre-labels for {count} of {len(self.tasks)} paintings in {seconds:.1f} s, by {version}"
+        )
+        if missing:
+            self._console.print(f"  The others were not reached: {self._underpaint.log_path} says why", soft_wrap=True)
         if version == UNTRAINED:
             self._console.print(
                 "  They are empty: nothing was trained yet, so there is nothing honest to predict with."
@@ -132,23 +146,25 @@ class Demo:
         return self._underpaint.serving().get(self.project, UNTRAINED)
 
     def measure(self, places: Sequence[int]) -> Metrics:
-        """How well the newest predictions in Label Studio fit the label maps of the paintings at these places."""
+        """How well the served champion's predictions in Label Studio fit the paintings' label maps, at these places.
+
+        Predictions of other versions don't count: a painting that has only such is as if nothing was predicted.
+        """
+        version = self._serving()
         classes = self._paintings.classes
         confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
         for place in places:
             truth = self._truth(place)
-            result = self.latest_prediction(self.tasks[place])["result"]
+            prediction = self.latest_prediction(self.tasks[place])
+            result = prediction["result"] if prediction["model_version"] == version else []
             predicted, _ = regions.rasterise(result, self._config, (truth.shape[0], truth.shape[1]))
             confusion += confusion_of(truth, predicted.clip(max=len(classes)), len(classes))
         return metrics_of(confusion, classes, len(places))
 
     def latest_prediction(self, task: int) -> dict[str, Any]:
-        """The newest prediction that Label Studio holds for a task."""
-        return max(self._api.predictions(task), key=lambda prediction: int(prediction["id"]))
-
-    def image_path(self, place: int) -> Path:
-        """The file that the task at this place was made from."""
-        return self._paintings.images[place]
+        """The newest prediction that Label Studio holds for a task; one of no version and no regions if it has none."""
+        none = {"id": 0, "model_version": "", "result": []}
+        return max(self._api.predictions(task), key=lambda prediction: int(prediction["id"]), default=none)
 
     def _truth(self, place: int) -> NDArray[np.uint8]:
         assert self._paintings.labels is not None

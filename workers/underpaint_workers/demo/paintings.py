@@ -25,7 +25,8 @@ class Paintings:
     def of(cls, data: Path | None, scenes: Path, console: Console, count: int = SCENES) -> "Paintings":
         """The paintings in ``data``, or ``count`` scenes painted into the folder ``scenes`` when it is None.
 
-        Raises FileNotFoundError that says what a data set looks like when ``data`` holds no images.
+        Raises FileNotFoundError that says what a data set looks like when ``data`` holds no images, and DatasetError
+        when it is a broken one.
         """
         if data is None:
             if not (scenes / "classes.json").exists():
@@ -33,12 +34,13 @@ class Paintings:
                     write_dataset(scenes, count)
                 console.print(f"Painted {count} landscapes in {scenes}")
             data = scenes
-        if (data / "classes.json").exists():
-            labels = Dataset.open(data)
-            return cls(tuple(labels.image_path(name) for name in labels.names), labels.classes, labels)
-        images = tuple(sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES))
+        labels = Dataset.open(data) if (data / "classes.json").exists() else None
+        if labels:
+            images = tuple(labels.image_path(name) for name in labels.names)
+        else:
+            images = tuple(sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES))
         if not images:
             raise FileNotFoundError(
                 f"{data} holds neither a data set (images/, labels/, classes.json) nor any image: name another folder"
             )
-        return cls(images, LANDSCAPE, None)
+        return cls(images, labels.classes if labels else LANDSCAPE, labels)

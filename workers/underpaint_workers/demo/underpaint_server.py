@@ -1,6 +1,7 @@
 """Underpaint beside a Label Studio that runs: Redis, and ``underpaint up`` as a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,16 +41,16 @@ class UnderpaintServer:
         self.log_path = folder / "underpaint.log"
         self._console = console
         self._redis = RedisServer(folder / "redis")
-        self._environment = {
-            "REDIS_URL": self._redis.url,
+        self.environment = {
+            "UNDERPAINT_REDIS_URL": self._redis.url,
             "UNDERPAINT_STORE": str(folder / "store"),
             "UNDERPAINT_LABEL_STUDIO_URL": label_studio.url,
             "UNDERPAINT_LABEL_STUDIO_TOKEN": label_studio.token,
             **overrides,
         }
-        settings = Settings(store=str(folder / "store"), redis_url=self._redis.url)
-        self.store = Store(settings.store)
-        self.signals = Signals(settings.redis_url, settings.queue)
+        """The settings that make a process part of this Underpaint; of the caller's, none reach it."""
+        self.store = Store(str(folder / "store"))
+        self.signals = Signals(self._redis.url, Settings.model_fields["queue"].default)
         self.label_studio = LabelStudio(label_studio.url, label_studio.token)
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
@@ -68,24 +69,26 @@ class UnderpaintServer:
         self._stack.close()
 
     def wait(self) -> None:
-        """Stay up until interrupted, or until Underpaint ends."""
+        """Stay up until Underpaint ends, which by itself it shouldn't: raises RuntimeError that says where to look."""
         if self._process is not None:
-            try:
-                self._process.wait()
-            except KeyboardInterrupt:
-                self._console.print("Stopping …")
+            status = self._process.wait()
+            raise RuntimeError(f"Underpaint ended with status {status}: {self.log_path} says why")
 
     def serving(self) -> dict[str, str]:
-        """Version by project, as the backend's /health says."""
-        answer = httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).raise_for_status()
+        """Version by project, as the backend's /health says; raises RuntimeError when it doesn't answer."""
+        try:
+            answer = httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).raise_for_status()
+        except httpx.HTTPError as error:
+            raise RuntimeError(f"Underpaint's backend gives no answer ({error}): {self.log_path} says why") from error
         return dict(answer.json()["champions"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not re.match("UNDERPAINT_|REDIS_URL$", name)}
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "underpaint.cli", "up", "--port", self.url.rsplit(":", 1)[1]],
-                env=os.environ | self._environment,
+                env=kept | self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the caller, which then stops everything in order
@@ -103,7 +106,7 @@ class UnderpaintServer:
                 try:
                     self.serving()
                     return
-                except httpx.HTTPError:
+                except RuntimeError:
                     time.sleep(0.2)
         tail = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
         raise RuntimeError(f"Underpaint did not start. {self.log_path} ends:\n{tail}")
