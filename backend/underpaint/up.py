@@ -89,9 +89,7 @@ def advice(settings: Settings, host: str, port: int, shared: Mapping[str, str]) 
             "Missing  UNDERPAINT_LABEL_STUDIO_TOKEN: a token from Label Studio → Account & Settings → Personal Access "
             "Token. Workers pull accepted labels with it, and uploaded images are fetched with it."
         )
-    lines.append(
-        "For `underpaint status`, `retrain` and the like, paste this into another terminal, beside settings of your own:"
-    )
+    lines.append("For `underpaint status`, `retrain` and the like, paste into another terminal, beside your settings:")
     lines.append(export_line(shared))
     return lines
 
