@@ -59,7 +59,7 @@ def work(store: StoreUrl = None) -> None:
 @app.command()
 def status() -> None:
     """Show each project's champion, what waits, and its last retrain."""
-    table = Table(*map(_whole, ("project", "champion", "since")), "new labels", "last retrain", "result")
+    table = Table(*map(_whole, ("project", "champion", "since", "new", "last retrain")), "result")
     for row in Admin(get_settings()).status():
         waiting = "unknown" if row.new_labels is None else str(row.new_labels)
         table.add_row(row.project, row.champion, _minute(row.since), waiting, _minute(row.last_run), Text(row.result))

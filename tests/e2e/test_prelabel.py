@@ -139,7 +139,7 @@ def test_onto_disk(settings: Settings, checkpoint: str, folder: Path, tmp_path: 
     before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
     status, output = underpaint("prelabel", folder, "--to", to, "--checkpoint", checkpoint)
     assert status == 1
-    assert f"{to} holds a data set already" in output
+    assert f"{to} is not empty" in output
     assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
 
 
