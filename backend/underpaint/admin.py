@@ -48,14 +48,13 @@ class Admin:
 
         Label Studio is asked where the settings name it, for an id may have belonged to another project before.
         """
-        settings = self._settings
-        if name.isdigit() and settings.label_studio_url and settings.label_studio_token:
-            return key_of(LabelStudio(settings.label_studio_url, settings.label_studio_token).project(int(name)))
+        if name.isdigit() and self._settings.label_studio:
+            return key_of(LabelStudio(*self._settings.label_studio).project(int(name)))
         if key := find_key(name, self._store.projects()):
             return key
         known = ", ".join(self._store.projects()) or "none"
         raise AdminError(
-            f"no project {name!r} in the store {settings.store} (known: {known}): check UNDERPAINT_STORE, or set "
+            f"no project {name!r} in the store {self._settings.store} (known: {known}): check UNDERPAINT_STORE, or set "
             "UNDERPAINT_LABEL_STUDIO_URL and UNDERPAINT_LABEL_STUDIO_TOKEN so that Label Studio can be asked"
         )
 

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     allow_noncommercial: bool = Field(False, description="Allow encoders whose weights are non-commercial.")
 
     @property
+    def label_studio(self) -> tuple[str, str] | None:
+        """URL and token of Label Studio, where both are set."""
+        pair = self.label_studio_url, self.label_studio_token
+        return pair if all(pair) else None
+
+    @property
     def retrain_timeout(self) -> float:
         """Seconds after which RQ gives a retrain up: half an hour beyond its training time for all the rest."""
         return self.train_minutes * 60 + 1800

@@ -127,9 +127,7 @@ def label_studio_of(project: str, settings: Settings, signals: Signals) -> Label
 
     Raises WrongProject when neither is known.
     """
-    if settings.label_studio_url and settings.label_studio_token:
-        return LabelStudio(settings.label_studio_url, settings.label_studio_token)
-    if (connection := signals.connection(project)) is not None:
+    if (connection := settings.label_studio or signals.connection(project)) is not None:
         return LabelStudio(*connection)
     raise WrongProject(
         f"nobody said where project {project} lives: set UNDERPAINT_LABEL_STUDIO_URL and UNDERPAINT_LABEL_STUDIO_TOKEN"

@@ -43,15 +43,14 @@ class Backend:
         """
         if not (url and token):
             return
-        LabelStudio(url, token).close()
+        self._fetcher(url, token)  # kept for the /predict that follows; a wrong address fails here
         self._connections[project] = (url, token)
         self.retrains.introduce(project, url, token)  # each time, for Redis may have been wiped
 
     def fetcher(self, project: str) -> ImageFetcher:
         """What fetches a project's images: with the settings' Label Studio, else the one its /setup named."""
-        settings = self.settings
-        if settings.label_studio_url and settings.label_studio_token:
-            return self._fetcher(settings.label_studio_url, settings.label_studio_token)
+        if self.settings.label_studio:
+            return self._fetcher(*self.settings.label_studio)
         if project not in self._connections:  # Label Studio sends no /setup before it asks interactively
             with contextlib.suppress(redis.RedisError):
                 if known := self.signals.connection(project):
