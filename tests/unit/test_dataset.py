@@ -1,14 +1,17 @@
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import DATA
 from underpaint_workers.dataset import Dataset, DatasetError, write_classes, write_item
 
-MONET = Path(__file__).resolve().parents[2] / "../shared/data/monet/val"
+MONET = DATA / "monet" / "val"
 
 
 @pytest.fixture
@@ -97,10 +100,110 @@ def test_a_palette_map_is_read_by_its_ids(folder: Path) -> None:
     assert (Dataset.open(folder).load("one")[1] == 1).all()
 
 
+def raster_set(folder: Path, name: str, image: np.ndarray[Any, Any], classes: str) -> Dataset:
+    """A data set of one raster, written as OpenCV writes it, which takes blue, green and red."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    (folder / "classes.json").write_text(classes)
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # the default for colours of float32 loses some of their precision
+    assert cv2.imwrite(str(folder / "images" / name), image[..., ::-1] if image.shape[-1] == 3 else image, plain)
+    Image.fromarray(np.zeros(image.shape[:2], np.uint8)).save(folder / "labels" / f"{Path(name).stem}.png")
+    return Dataset.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "channels"),
+    [
+        ("png", np.uint8, 1),
+        ("png", np.uint8, 4),
+        ("png", np.uint16, 1),
+        ("png", np.uint16, 3),
+        ("tif", np.uint8, 1),
+        ("tif", np.uint8, 3),
+        ("tif", np.uint16, 3),
+        ("tiff", np.float32, 1),
+        ("tif", np.float32, 3),
+        ("tif", np.float32, 4),
+    ],
+)
+def test_rasters_are_read_as_they_are(tmp_path: Path, suffix: str, dtype: type[np.generic], channels: int) -> None:
+    image = np.random.default_rng(0).uniform(0, 250, (4, 6, channels)).astype(dtype)
+    if dtype == np.uint16:
+        image *= 256
+    written = image[..., [2, 1, 0, 3]] if channels == 4 else image
+    dataset = raster_set(tmp_path, f"one.{suffix}", written, f'{{"classes": ["sky"], "channels": {channels}}}')
+    assert dataset.channels == channels
+    loaded, _ = dataset.load("one")
+    assert loaded.dtype == dtype
+    np.testing.assert_array_equal(loaded, image)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float64])
+def test_heights_of_other_types_become_float32(tmp_path: Path, dtype: type[np.generic]) -> None:
+    heights = np.array([[-3, 0], [1200, 8848]]).astype(dtype)
+    loaded, _ = raster_set(tmp_path, "one.tif", heights, '{"classes": ["sky"], "channels": 1}').load("one")
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded[..., 0], heights)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 4)])
+def test_pictures_of_other_channels_are_rgb_unless_the_data_set_says_so(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    dataset = raster_set(tmp_path, "one.png", np.full(shape, 9, np.uint8), '{"classes": ["sky"]}')
+    assert dataset.channels == 3
+    np.testing.assert_array_equal(dataset.load("one")[0], np.full((4, 6, 3), 9, np.uint8))
+
+
+def test_other_channels_than_the_data_set_says_are_refused(tmp_path: Path) -> None:
+    dataset = raster_set(tmp_path, "one.png", np.zeros((4, 6), np.uint16), '{"classes": ["sky"]}')
+    with pytest.raises(DatasetError, match=r'one\.png has 1 channels, and the data set 3: .*"channels": 1'):
+        dataset.load("one")
+
+
+@pytest.mark.parametrize("channels", ["0", "-1", "1.5", '"3"', "true", "null"])
+def test_channels_are_a_number(folder: Path, channels: str) -> None:
+    (folder / "classes.json").write_text(f'{{"classes": ["sky", "sea"], "channels": {channels}}}')
+    with pytest.raises(DatasetError, match=r"classes\.json says .* channels: write how many"):
+        Dataset.open(folder)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_a_broken_image_is_named(folder: Path, content: bytes, suffix: str, channels: int) -> None:
+    (folder / "images" / "one.png").unlink()
+    (folder / "images" / f"one.{suffix}").write_bytes(content)
+    (folder / "classes.json").write_text(f'{{"classes": ["sky", "sea"], "channels": {channels}}}')
+    with pytest.raises(DatasetError, match=rf"one\.{suffix} can't be read.*restore it"):
+        Dataset.open(folder).load("one")
+
+
+def test_domains_are_optional(folder: Path) -> None:
+    assert Dataset.open(folder).domains == {}
+    (folder / "domains.json").write_text('{"one": "illustration"}')
+    assert Dataset.open(folder).domains == {"one": "illustration"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is no object of words"),
+        ('{"one": 1}', "is no object of words"),
+        ('{"two": "photo"}', "names 'two', which is no painting"),
+    ],
+)
+def test_bad_domains_are_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "domains.json").write_text(text)
+    with pytest.raises(DatasetError, match=rf"domains\.json {message}.*remove it"):
+        Dataset.open(folder)
+
+
 def test_what_cannot_be_a_pair_is_not_written(folder: Path) -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     with pytest.raises(ValueError, match="6×5"):
         write_item(folder, "two", image, np.zeros((5, 6), np.uint8))
+    with pytest.raises(ValueError, match="only RGB paintings of uint8"):
+        write_item(folder, "two", image.astype(np.float32), np.zeros((4, 6), np.uint8))
     with pytest.raises(ValueError, match="cannot name a painting"):
         write_item(folder, "../two", image, np.zeros((4, 6), np.uint8))
     assert Dataset.open(folder).names == ("one",)

@@ -3,29 +3,39 @@
 ::
 
     classes.json        {"classes": ["sky", "water", ...]}; the position is the class id
-    images/NAME.jpg     or .jpeg, .png
+    images/NAME.jpg     or .jpeg, .png, .tif, .tiff
     labels/NAME.png     8 bits a pixel: class ids, 255 unlabelled
+    domains.json        optional: {"NAME": "painting", ...}
+
+Images are read as RGB. Where ``classes.json`` also says ``"channels": 1`` or 4, or an image has more than 8 bits, it is
+a raster, such as a terrain model, and read as it is.
 
 One is written by ``write_item`` for each painting and then ``write_classes``: a folder without ``classes.json`` is none
 yet.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from underpaint.segmenter.channels import Image as Raster
 from underpaint.taxonomy import UNLABELLED
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+RGB = 3
 
-Item = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""A painting, RGB uint8 (H, W, 3), and its class map, uint8 (H, W) of class ids, 255 unlabelled."""
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+Item = tuple[Raster, NDArray[np.uint8]]
+"""A painting, RGB uint8 (H, W, 3), or a raster (H, W, C) of uint8, uint16 or float32; and its class map, uint8 (H, W)
+of class ids, 255 unlabelled."""
 
 
 class DatasetError(ValueError):
@@ -40,13 +50,17 @@ class Dataset:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     """Names of the paintings, sorted."""
+    channels: int = RGB
+    """Channels of each image."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """What some of the paintings are, by name: ``painting``, ``photo``, ``illustration``, or any other word."""
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
         """The data set in `folder`; paintings are read later, by ``load``.
 
         Raises:
-            DatasetError: no classes, or an image without its label map or the other way round.
+            DatasetError: no classes, an image without its label map or the other way round, or bad ``domains.json``.
         """
         images = {path.stem for path in (folder / "images").glob("*") if _is_image(path)}
         labels = {path.stem for path in (folder / "labels").glob("*.png")}
@@ -54,7 +68,9 @@ class Dataset:
             name = min(images ^ labels)
             has, lacks = ("images", "labels") if name in images else ("labels", "images")
             raise DatasetError(f"{folder} has {has}/{name} but no {lacks}/{name}: add the one or remove the other.")
-        return cls(folder, _read_classes(folder / "classes.json"), tuple(sorted(images)))
+        classes, channels = _read_classes(folder / "classes.json")
+        domains = _read_domains(folder / "domains.json", images)
+        return cls(folder, classes, tuple(sorted(images)), channels, domains)
 
     def image_path(self, name: str) -> Path:
         """The file of the painting `name`.
@@ -71,13 +87,13 @@ class Dataset:
         """The painting `name` and its class map.
 
         Raises:
-            DatasetError: their sizes differ, or the map isn't 8-bit or has ids that are no class.
+            DatasetError: a file can't be read, the image has other channels than the data set, their sizes differ, or
+                the map isn't 8-bit or has ids that are no class.
         """
         image_path, label_path = self.image_path(name), self.folder / "labels" / f"{name}.png"
         if not label_path.exists():
             raise DatasetError(f"{label_path} is missing: the folder changed since it was opened.")
-        with Image.open(image_path) as file:
-            image = np.array(ImageOps.exif_transpose(file).convert("RGB"))
+        image = _read_image(image_path, self.channels)
         with Image.open(label_path) as file:
             if file.mode not in ("L", "P"):
                 raise DatasetError(f"{label_path} has mode {file.mode}: save it with 8 bits a pixel (L or P).")
@@ -95,15 +111,17 @@ class Dataset:
         return image, class_map
 
 
-def write_item(folder: Path, name: str, image: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> None:
+def write_item(folder: Path, name: str, image: Raster, class_map: NDArray[np.uint8]) -> None:
     """Add an RGB painting uint8 (H, W, 3) and its class map uint8 (H, W) to `folder`, made if missing, without loss.
 
     Raises:
-        ValueError: `name` is no plain file name, or the sizes differ.
+        ValueError: `name` is no plain file name, the sizes differ, or the image isn't 8-bit RGB.
     """
     if Path(name).name != name:
         raise ValueError(f"{name!r} cannot name a painting: use a name without folders.")
-    if image.shape != (*class_map.shape, 3):
+    if image.dtype != np.uint8:
+        raise ValueError(f"{name!r} has values of {image.dtype}: only RGB paintings of uint8 are written.")
+    if image.shape != (*class_map.shape, RGB):
         raise ValueError(f"The map of {name!r} is {_size(class_map)} but its image is {_size(image)}.")
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -117,22 +135,72 @@ def write_classes(folder: Path, classes: Sequence[str]) -> None:
     (folder / "classes.json").write_text(json.dumps({"classes": list(classes)}, ensure_ascii=False), "utf-8")
 
 
-def _read_classes(path: Path) -> tuple[str, ...]:
+def _read_classes(path: Path) -> tuple[tuple[str, ...], int]:
+    """The names of the classes, and the number of channels."""
     remedy = 'write {"classes": ["sky", ...]} there, in the order of the class ids.'
     try:
-        classes = json.loads(path.read_text("utf-8"))["classes"]
+        values = json.loads(path.read_text("utf-8"))
+        classes = values["classes"]
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} names no classes: {remedy}") from error
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise DatasetError(f"{path} has no list of class names: {remedy}")
-    return tuple(classes)
+    channels = values.get("channels", RGB)
+    if type(channels) is not int or channels < 1:
+        raise DatasetError(f"{path} says {channels!r} channels: write how many an image has, such as 1 or {RGB}.")
+    return tuple(classes), channels
+
+
+def _read_domains(path: Path, names: set[str]) -> dict[str, str]:
+    try:
+        domains = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DatasetError(f'{path} is not JSON ({error}): write {{"NAME": "painting", ...}} or remove it.') from error
+    if not isinstance(domains, dict) or not all(isinstance(domain, str) for domain in domains.values()):
+        raise DatasetError(f'{path} is no object of words: write {{"NAME": "painting", ...}} or remove it.')
+    if strange := sorted(domains.keys() - names):
+        raise DatasetError(f"{path} names {strange[0]!r}, which is no painting of the data set: correct or remove it.")
+    return domains
+
+
+def _read_image(path: Path, channels: int) -> Raster:
+    """RGB uint8 (H, W, 3) of a picture, or a raster (H, W, `channels`) as it is."""
+    try:
+        if channels == RGB and path.suffix.lower() in (".jpg", ".jpeg"):
+            return _read_picture(path)
+        file = np.fromfile(path, np.uint8)
+        raster: Any = cv2.imdecode(file, cv2.IMREAD_UNCHANGED) if file.size else None
+        if channels == RGB and (raster is None or raster.dtype == np.uint8):
+            return _read_picture(path)  # palettes, transparency and greyscale become RGB there
+    except (OSError, cv2.error) as error:
+        raise DatasetError(f"{path} can't be read ({error}): restore it, or remove it and its label map.") from error
+    if raster is None:
+        raise DatasetError(f"{path} can't be read as an image: restore it, or remove it and its label map.")
+    if raster.dtype not in (np.uint8, np.uint16):
+        raster = raster.astype(np.float32)  # heights also come as int16 or float64
+    raster = np.atleast_3d(raster)
+    if raster.shape[2] != channels:
+        raise DatasetError(
+            f'{path} has {raster.shape[2]} channels, and the data set {channels}: convert it, or write "channels": '
+            f"{raster.shape[2]} in classes.json, if all images have as many."
+        )
+    # OpenCV reads blue, green, red.
+    image: Raster = raster[..., [2, 1, 0, 3][:channels]] if channels > 2 else raster
+    return image
+
+
+def _read_picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as file:
+        return np.array(ImageOps.exif_transpose(file).convert("RGB"))
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _IMAGE_SUFFIXES
 
 
-def _size(array: NDArray[np.uint8]) -> str:
+def _size(array: Raster) -> str:
     return f"{array.shape[1]}×{array.shape[0]}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # torch takes seconds to import, and whoever only moves checkpoints about never needs it
     from torch import nn
 
-FORMAT = 1
+FORMAT = 2
+_ADDED = {"channels": 2, "options": 2}  # by the format that brought a field
 
 
 class CardError(ValueError):
@@ -32,17 +33,21 @@ class Card:
     """What a checkpoint is, how it was made and how well it did."""
 
     architecture: str
-    """Name of the architecture in segmentation-models-pytorch, such as ``FPN``."""
+    """Name of the architecture in segmentation-models-pytorch, such as ``FPN``, or ``Hypercolumn``."""
     encoder: str
     """Name of the encoder in segmentation-models-pytorch, such as ``tu-tf_efficientnet_lite0``."""
     classes: tuple[str, ...]
     """Names of the classes; the position is the class id."""
     image_size: int
     """Longer side, in pixels, at which the segmenter sees a painting."""
-    mean: tuple[float, float, float]
-    """Mean of the red, green and blue channels (0–1) that is taken from an image."""
-    std: tuple[float, float, float]
-    """Standard deviation of the channels (0–1) that an image is divided by."""
+    mean: tuple[float, ...]
+    """Mean of each channel, such as red, green and blue, that is taken from an image; full scale (255, 65535) is 1."""
+    std: tuple[float, ...]
+    """Standard deviation of the channels, in the same units, that an image is divided by."""
+    channels: int = 3
+    """Channels of an image: 3 are red, green and blue."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the architecture, such as ``decoder_pyramid_channels``; JSON values."""
     parent: str | None = None
     """Version of the checkpoint that training started from."""
     snapshot: str = ""
@@ -70,7 +75,9 @@ class Card:
         Raises:
             ValueError: a value is not JSON, NaN and infinity included.
         """
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        # A card of an older format is written as it was read, or its checkpoint's version would change.
+        values = {name: value for name, value in asdict(self).items() if _ADDED.get(name, 1) <= self.format}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Card:
@@ -85,22 +92,29 @@ class Card:
             raise CardError(f"The card is not JSON ({error}): restore it from a backup, or train again.") from error
         if not isinstance(values, dict):
             raise CardError("The card is not a JSON object: restore it from a backup, or train again.")
-        if isinstance(values.get("format"), int) and values["format"] > FORMAT:
+        number = values["format"] if isinstance(values.get("format"), int) else FORMAT
+        if number > FORMAT:
             raise CardError(
-                f"The card has format {values['format']}, written by Underpaint {values.get('underpaint', 'unknown')}, "
+                f"The card has format {number}, written by Underpaint {values.get('underpaint', 'unknown')}, "
                 f"and this Underpaint {_underpaint_version()} reads formats up to {FORMAT}: "
                 "upgrade with `pip install --upgrade underpaint`."
             )
-        wanted = {each.name for each in fields(cls)}
+        wanted = {each.name for each in fields(cls) if _ADDED.get(each.name, 1) <= number}
         if values.keys() != wanted:
             raise CardError(
                 f"The card lacks {sorted(wanted - values.keys())} and has unknown {sorted(values.keys() - wanted)}: "
                 "restore it from a backup, or train again."
             )
         try:
-            return cls(**values | {name: tuple(values[name]) for name in ("classes", "mean", "std")})
+            card = cls(**values | {name: tuple(values[name]) for name in ("classes", "mean", "std")})
         except TypeError as error:
             raise CardError(f"The card has a bad value ({error}): restore it from a backup, or train again.") from error
+        if not len(card.mean) == len(card.std) == card.channels:
+            raise CardError(
+                f"The card has means of {len(card.mean)} and deviations of {len(card.std)} channels, and an image has "
+                f"{card.channels}: restore it from a backup, or train again."
+            )
+        return card
 
 
 @dataclass(frozen=True)
@@ -120,14 +134,27 @@ class Checkpoint:
         return digest.hexdigest()[:12]
 
     @classmethod
-    def from_module(cls, module: nn.Module, card: Card) -> Checkpoint:
-        """The weights that `module` has now, under `card`. Equal weights give equal bytes on every machine."""
+    def from_module(cls, module: nn.Module, card: Card, half: bool = False) -> Checkpoint:
+        """The weights that `module` has now, under `card`. Equal weights give equal bytes on every machine.
+
+        With `half`, they take half the room, as float16.
+
+        Raises:
+            ValueError: `half`, and a weight that was finite is beyond float16's range.
+        """
         from safetensors.torch import save
 
-        return cls(card, save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}))
+        weights = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+        if half:
+            for name, value in weights.items():
+                if value.is_floating_point():
+                    weights[name] = value.half()
+                    if not weights[name].isfinite().equal(value.isfinite()):
+                        raise ValueError(f"{name} has values beyond float16's 65504: save it with half=False.")
+        return cls(card, save(weights))
 
     def module(self) -> nn.Module:
-        """The net, built anew with these weights, on the CPU and in evaluation mode.
+        """The net, built anew with these weights in float32, on the CPU and in evaluation mode.
 
         Raises:
             ValueError: the architecture or encoder is unknown here, or the weights do not fit them.
@@ -137,7 +164,13 @@ class Checkpoint:
 
         from underpaint.segmenter.architecture import Architecture, build
 
-        architecture = Architecture(name=self.card.architecture, encoder=self.card.encoder, classes=self.card.classes)
+        architecture = Architecture(
+            name=self.card.architecture,
+            encoder=self.card.encoder,
+            classes=self.card.classes,
+            channels=self.card.channels,
+            options=self.card.options,
+        )
         # The licence was asked about when the checkpoint was trained or imported; what exists is served.
         module = build(architecture, allow_noncommercial=True)
         try:
