@@ -8,6 +8,7 @@ import redis
 from rich.console import Console
 from rq import Worker
 
+from underpaint import base
 from underpaint.checkpoints.store import Promotion, Store
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.progress import watch_prelabel, watch_retrain
@@ -41,6 +42,7 @@ class Admin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings.store)
+        self._base = base.load(settings.base)
         self._signals = Signals(settings.redis_url, settings.queue)
 
     def key(self, name: str) -> str:
@@ -75,7 +77,7 @@ class Admin:
         last = runs[-1] if runs else {}
         return ProjectStatus(
             project=project,
-            champion=champion.version if champion else "none yet",
+            champion=champion.version if champion else "none yet (base)" if self._base else "none yet",
             since=champion.when if champion else "",
             new_labels=new_labels,
             last_run=str(last.get("started", "never")),
@@ -100,15 +102,17 @@ class Admin:
         return self._store.promotions(self.key(name))
 
     def rollback(self, project: str, version: str | None) -> Promotion:
-        """Make ``version``, or else the champion before this one, the champion."""
+        """Make ``version``, which may be the base's, or else the champion before this one, the champion."""
         moves = self._store.promotions(project)
         if not moves:
             raise AdminError(f"project {project} has no champion yet, so there is nothing to roll back to")
         if version is None:
             earlier = [move.version for move in moves if move.version != moves[-1].version]
             if not earlier:
-                raise AdminError(f"project {project} has had one champion only, {moves[-1].version}")
+                remedy = f": name {self._base.version} to go back to the base" if self._base else ""
+                raise AdminError(f"project {project} has had one champion only, {moves[-1].version}{remedy}")
             version = earlier[-1]
+        self._keep(version)
         metrics = next((move.metrics for move in reversed(moves) if move.version == version), {})
         move = self._store.promote(project, version, "admin", f"rolled back from {moves[-1].version}", metrics)
         with contextlib.suppress(redis.RedisError):  # the backends' poll of the store finds it too
@@ -124,6 +128,7 @@ class Admin:
         if checkpoint is None:
             checkpoint = self._champion_for(project)
         self._need_worker()
+        self._keep(checkpoint)
         job = self._signals.queue.enqueue_call(
             PRELABEL,
             kwargs={
@@ -137,7 +142,10 @@ class Admin:
         return watch_prelabel(self._signals, job.id, console)
 
     def _champion_for(self, project: str | None) -> str:
+        """The version that pre-labels for ``project``, or for all alike: a champion, or before the first the base."""
         champions = {key: move.version for key in self._store.projects() if (move := self._store.champion(key))}
+        if self._base and not (champions if project is None else project in champions):
+            return self._base.version
         if project is not None:
             if project not in champions:
                 raise AdminError(f"project {project} has no champion yet: train it first, or name a --checkpoint")
@@ -148,6 +156,11 @@ class Admin:
             f"say which checkpoint to use: --checkpoint VERSION, or --project ID for its champion (there are "
             f"{', '.join(f'{version} of project {key}' for key, version in champions.items()) or 'none yet'})"
         )
+
+    def _keep(self, version: str) -> None:
+        """Put the base in the store if ``version`` is the base's: nobody else needed it there before."""
+        if self._base and self._base.version == version:
+            self._store.put(self._base)
 
     def _need_worker(self) -> None:
         if not Worker.count(connection=self._signals.redis):

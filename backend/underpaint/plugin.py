@@ -32,7 +32,7 @@ def _shared_backend() -> Backend:
 
 
 class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
-    """Predicts with the project's champion, and asks for retrains."""
+    """Predicts with what serves the project, and asks for retrains."""
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any) -> None:
         self._project = project_id
@@ -42,8 +42,9 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
 
     def setup(self) -> None:
         """2.x only, called by its constructor: have its /setup answer the version that predictions carry."""
-        if self._project:
-            self.set("model_version", self._shared.champions.version(self._key(self._project)))
+        if self._project and self.label_config:  # without one, what it answered last still holds
+            version = self._shared.champions.version(self._key(self._project), parse(self.label_config))
+            self.set("model_version", version)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
@@ -58,12 +59,13 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
         if not self.label_config:
             raise ProjectError("the runner gave no label config: let Label Studio send /setup first")
         project = self._key(str(self._project or tasks[0].get("project") or ""))
+        config = parse(self.label_config)
         if all(self._connection):
             self._shared.connect(project, *self._connection)
         return self._shared.predictor.predict(
             tasks,
-            parse(self.label_config),
-            self._shared.champions.serving(project),
+            config,
+            self._shared.champions.serving(project, config),
             self._shared.fetcher(project),
             time.monotonic() + self._shared.settings.predict_deadline,
             context,

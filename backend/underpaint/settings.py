@@ -1,7 +1,7 @@
 """Every knob of Underpaint, in one place. Each is read from the environment with the prefix ``UNDERPAINT_``."""
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     max_loaded: int = Field(4, ge=1, description="Champions kept in memory; the least recently used leaves first.")
     poll_seconds: float = Field(5.0, gt=0, description="Seconds between looks at the store for promotions.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    base: str = Field(
+        "shipped",
+        description="Segmenter that serves a project until its first training: `shipped` in the package, `none`, or a "
+        "folder that holds another's `model.safetensors` and `card.json`.",
+    )
 
     retrain_after_labels: int = Field(5, ge=1, description="New accepted labels that start a retrain.")
     retrain_after_minutes: float = Field(
@@ -51,16 +56,23 @@ class Settings(BaseSettings):
     unlabelled_is_background: bool = Field(
         False, description="Pixels without a label become a class `background` instead of being ignored."
     )
-    train_epochs: int = Field(40, ge=1, description="Passes over the training paintings in one retrain.")
-    train_min_steps: int = Field(200, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
+    train_strategy: Literal["auto", "final", "extra", "head", "stage4", "all"] = Field(
+        "auto", description="How much of the net a retrain changes; `auto` chooses by the labels."
+    )
+    train_epochs: int = Field(70, ge=1, description="Passes over the training paintings in one retrain.")
+    train_min_steps: int = Field(250, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
     train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
-    image_size: int = Field(256, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
+    image_size: int = Field(320, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
     encoder: str = Field(
         "tu-tf_efficientnet_lite0",
-        description="Encoder of new segmenters, by smp's name; this one's ImageNet weights are at hand.",
+        description="Encoder of new segmenters, by smp's name; ImageNet weights of lite0, lite1 and lite2 come along.",
     )
-    architecture: str = Field("FPN", description="Architecture of new segmenters, by smp's name.")
-    allow_noncommercial: bool = Field(False, description="Allow encoders whose weights are non-commercial.")
+    architecture: str = Field(
+        "Hypercolumn", description="Architecture of new segmenters: ours, or one of smp's by name."
+    )
+    allow_noncommercial: bool = Field(
+        False, description="Allow encoders whose weights are non-commercial, or whose terms nobody states."
+    )
 
     @property
     def label_studio(self) -> tuple[str, str] | None:

@@ -5,12 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import Page
 from rich.console import Console
@@ -18,7 +19,11 @@ from rich.console import Console
 from conftest import DATA
 from e2e.browser import open_label_stream, open_task, screenshot, submit, wait_for_regions, wait_until
 from integration.processes import eventually, running
+from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.checkpoints.store import Store
+from underpaint.segmenter.encoder_weights import load_imagenet
 from underpaint.serving.champions import UNTRAINED
+from underpaint.taxonomy import LANDSCAPE
 from underpaint_workers.demo.label_studio import LabelStudioServer
 from underpaint_workers.demo.loop import Demo
 from underpaint_workers.demo.paintings import Paintings
@@ -47,14 +52,32 @@ def console() -> Console:
 
 
 @pytest.fixture(scope="module")
+def base(make_checkpoint: Callable[..., Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base that sees little but sky, so that whatever learns does better; its name is the version.
+
+    The shipped one has learned from these paintings.
+    """
+    sky = make_checkpoint(LANDSCAPE, "sky")
+    module = sky.module()
+    load_imagenet(module.get_submodule("encoder"), sky.card.encoder)
+    with torch.no_grad():
+        # A minute must do to unlearn it, and a head of zeros learns slowly.
+        module.get_parameter("segmentation_head.0.bias").mul_(0.1)
+        module.get_parameter("segmentation_head.0.weight").normal_(std=0.02)
+    store = tmp_path_factory.mktemp("base")
+    return store / "checkpoints" / Store(str(store)).put(Checkpoint.from_module(module, sky.card))
+
+
+@pytest.fixture(scope="module")
 def underpaint(
-    label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory, console: Console
+    label_studio: LabelStudioServer, base: Path, tmp_path_factory: pytest.TempPathFactory, console: Console
 ) -> Iterator[UnderpaintServer]:
     with pytest.MonkeyPatch.context() as caller:
         # Settings of whoever starts it would lock Label Studio out.
         caller.setenv("UNDERPAINT_BASIC_AUTH_USER", "somebody")
         caller.setenv("UNDERPAINT_QUEUE", "elsewhere")
-        server = UnderpaintServer(label_studio, tmp_path_factory.mktemp("underpaint"), console, OVERRIDES)
+        overrides = OVERRIDES | {"UNDERPAINT_BASE": str(base)}
+        server = UnderpaintServer(label_studio, tmp_path_factory.mktemp("underpaint"), console, overrides)
         stack = ExitStack()
         stack.enter_context(server)
     with stack:
@@ -72,22 +95,54 @@ def loop(underpaint: UnderpaintServer, tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_the_loop(
-    loop: Demo, underpaint: UnderpaintServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    loop: Demo,
+    base: Path,
+    underpaint: UnderpaintServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Connect, accept, train, swap: better pre-labels on paintings nobody accepted. The browser's part follows."""
     loop.retrieve("before any training")
-    empty = loop.latest_prediction(loop.tasks[0])
-    assert (empty["model_version"], empty["result"]) == (UNTRAINED, [])
+    assert f"for {len(loop.tasks)} of {len(loop.tasks)} paintings" in capsys.readouterr().out
+    predictions = [loop.latest_prediction(task) for task in loop.tasks]
+    assert {prediction["model_version"] for prediction in predictions} == {base.name}
+    assert all(prediction["result"] for prediction in predictions)
+    before = loop.measure(UNSEEN)
+    assert 0 < before.accuracy < 1
     loop.accept(FEW)
     first = loop.retrain()
     assert underpaint.store.champion(loop.project).version == first  # type: ignore[union-attr]
+    assert underpaint.store.card(first).parent == base.name
     retrieve, reached = underpaint.label_studio.retrieve_predictions, iter([loop.tasks[:30], None])
     with monkeypatch.context() as patch:  # at first there is no time for all
         patch.setattr(underpaint.label_studio, "retrieve_predictions", lambda project: retrieve(project, next(reached)))
         loop.retrieve("from the first champion")
     assert f"for {len(loop.tasks)} of {len(loop.tasks)} paintings" in capsys.readouterr().out
     assert {loop.latest_prediction(task)["model_version"] for task in loop.tasks} == {first}
-    assert loop.measure(UNSEEN).miou > 0.1
+    assert loop.measure(UNSEEN).miou > 2 * before.miou
+
+
+def test_a_project_whose_labels_the_base_can_not_name_has_none_until_it_maps_them(
+    base: Path, underpaint: UnderpaintServer, tmp_path: Path
+) -> None:
+    """Its version stays "untrained", and so does what it predicts, until an admin says which classes its labels are."""
+    api = underpaint.label_studio
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<BrushLabels name="label" toName="image"><Label value="Himmel"/></BrushLabels></View>'
+    )
+    project = api.post("/api/projects/", {"title": "Unnamed", "label_config": config})["id"]
+    Image.new("RGB", (60, 40), (120, 150, 200)).save(tmp_path / "painting.png")
+    [task] = api.upload(project, tmp_path / "painting.png")["task_ids"]
+    api.add_ml_backend(project, underpaint.url, "Underpaint")
+    api.retrieve_predictions(project)
+    [empty] = api.predictions(task)
+    assert (empty["model_version"], empty["result"]) == (UNTRAINED, [])
+    api.patch(f"/api/projects/{project}/", {"label_config": config.replace("/></B", ' predicted_values="sky"/></B')})
+    api.retrieve_predictions(project)
+    mapped = max(api.predictions(task), key=lambda prediction: int(prediction["id"]))
+    assert mapped["model_version"] == base.name
+    assert mapped["result"]
 
 
 def test_a_person_accepts_a_pre_label_and_the_webhook_counts_it(
@@ -112,8 +167,10 @@ def test_a_person_accepts_a_pre_label_and_the_webhook_counts_it(
 
 def test_more_labels_make_a_better_champion(loop: Demo, underpaint: UnderpaintServer) -> None:
     before = loop.measure(UNSEEN[:-1])
+    first = underpaint.serving()[loop.project]
     loop.accept(MORE)
     version = loop.retrain()
+    assert version != first, "the gate refused it"
     assert loop.measure(UNSEEN[:-1]).miou == 0  # what the old one predicted counts no more
     # One task keeps the first champion's prediction, for the label stream to renew.
     retrieved = [task for task in loop.tasks if task != loop.tasks[STALE]]

@@ -63,6 +63,16 @@ def checkpoint(settings: Settings, make_checkpoint: Callable[..., Checkpoint]) -
 
 
 @pytest.fixture
+def base(
+    settings: Settings, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The version of a base, in no store, that sees water everywhere; ask for it before `underpaint`."""
+    version = Store(str(tmp_path / "elsewhere")).put(make_checkpoint(("sky", "water"), "water"))
+    monkeypatch.setenv("UNDERPAINT_BASE", str(tmp_path / "elsewhere" / "checkpoints" / version))
+    return version
+
+
+@pytest.fixture
 def underpaint(
     settings: Settings, signals: Signals, label_studio: LabelStudioServer, tmp_path: Path
 ) -> Iterator[Underpaint]:
@@ -141,6 +151,18 @@ def test_onto_disk(settings: Settings, checkpoint: str, folder: Path, tmp_path: 
     assert status == 1
     assert f"{to} is not empty" in output
     assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
+
+
+def test_before_any_champion_the_base_does_it(
+    base: str, settings: Settings, folder: Path, tmp_path: Path, underpaint: Underpaint
+) -> None:
+    status, output = underpaint("prelabel", folder, "--to", tmp_path / "pairs")
+
+    assert status == 0, output
+    assert f"3 images pre-labelled with {base}" in output
+    pairs = Dataset.open(tmp_path / "pairs")
+    assert all(np.all(pairs.load(name)[1] == 1) for name in pairs.names)
+    assert Store(settings.store).get(base).version == base
 
 
 def test_a_project_that_no_class_fits_gets_no_tasks(

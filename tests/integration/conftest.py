@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -38,6 +39,16 @@ def store(settings: Settings) -> Store:
 def checkpoints(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
     """By name, checkpoints that see sky or water everywhere."""
     return {name: make_checkpoint(("sky", "water"), name) for name in ("sky", "water")}
+
+
+@pytest.fixture
+def base(checkpoints: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Version of the base that this process and its children serve new projects with; it sees sky, and isn't stored."""
+    elsewhere = tmp_path / "elsewhere"
+    version = Store(str(elsewhere)).put(checkpoints["sky"])
+    monkeypatch.setenv("UNDERPAINT_BASE", str(elsewhere / "checkpoints" / version))
+    get_settings.cache_clear()
+    return version
 
 
 @pytest.fixture

@@ -133,6 +133,26 @@ def test_rollback_with_nothing_to_go_back_to(underpaint: Command, store: Store, 
     assert len(store.promotions(PROJECT)) == 1
 
 
+def test_a_project_without_champion_has_the_base_and_may_go_back_to_it(
+    underpaint: Command, wide: None, store: Store, base: str, water: str
+) -> None:
+    store.write_run(PROJECT, "1", {"id": "1", "status": "started", "stage": "snapshot"})
+    assert "none yet (base)" in underpaint("status")[1]
+    store.promote(PROJECT, water, "test", "first", {})
+    assert_one_line(underpaint("rollback", "3"), "one champion only", water, f"name {base} to go back to the base")
+    status, said = underpaint("rollback", "3", base)
+    assert status == 0
+    assert f"now serves {base}" in said
+    assert store.get(base).version == base
+
+
+def test_a_base_that_is_not_there_is_one_line(
+    underpaint: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNDERPAINT_BASE", str(tmp_path))
+    assert_one_line(underpaint("status"), str(tmp_path), "UNDERPAINT_BASE")
+
+
 @pytest.mark.parametrize(
     ("command", "project"),
     [

@@ -167,7 +167,21 @@ def test_under_version_2_it_predicts_with_the_version_that_setup_answers(
     assert without_ids(predictions) == own_front(painting)
 
 
-def test_under_version_2_an_untrained_project_is_untrained(plugin_of_version_2: ModuleType, painting: str) -> None:
+def test_under_version_2_the_base_serves_a_new_project(
+    base: str, plugin_of_version_2: ModuleType, painting: str
+) -> None:
+    model = plugin_of_version_2.PaintingSegmenter(project_id="3", label_config=CONFIG)
+    assert model.get("model_version") == base
+    [prediction] = model.predict([task(painting)], context=None)
+    assert prediction["model_version"] == base
+    assert without_ids([prediction]) == own_front(painting)
+
+
+def test_under_version_2_an_untrained_project_is_untrained(
+    plugin_of_version_2: ModuleType, painting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERPAINT_BASE", "none")
+    get_settings.cache_clear()
     model = plugin_of_version_2.PaintingSegmenter(project_id="4", label_config=CONFIG)
     assert model.get("model_version") == UNTRAINED
     assert model.predict([task(painting)], context={})[0]["result"] == []

@@ -76,7 +76,7 @@ def images() -> Iterator[Server]:
 
 @pytest.fixture
 def settings_here(settings: Settings, images: Server) -> Settings:
-    return settings.model_copy(update={"allowed_hosts": [images.host], "fetch_timeout": 1.0})
+    return settings.model_copy(update={"allowed_hosts": [images.host], "fetch_timeout": 1.0, "base": "none"})
 
 
 @pytest.fixture
@@ -144,6 +144,45 @@ def test_an_untrained_project_gets_empty_results_that_say_why(client: TestClient
     assert "Start Training" in prediction["reason"]
     answer = client.post("/setup", json={"project": PROJECT, "schema": CONFIG})
     assert answer.json() == {"model_version": UNTRAINED}
+
+
+@pytest.fixture
+def with_base(settings_here: Settings, tmp_path: Path, make_checkpoint: Make) -> Iterator[tuple[TestClient, str]]:
+    """A backend whose base sees sky everywhere, and that base's version."""
+    version = Store(str(tmp_path / "elsewhere")).put(make_checkpoint(("sky", "water"), "sky"))
+    base = tmp_path / "elsewhere" / "checkpoints" / version
+    with TestClient(create_app(settings_here.model_copy(update={"base": str(base)}))) as client:
+        yield client, version
+
+
+def test_a_new_project_gets_the_base_s_pre_labels_by_the_version_that_setup_answers(
+    with_base: tuple[TestClient, str], images: Server
+) -> None:
+    client, version = with_base
+    setup = {"project": PROJECT, "schema": CONFIG}
+    assert client.post("/setup", json=setup).json() == {"model_version": version}
+    [prediction] = predict(client, [f"{images.url}/good.jpg"])
+    assert prediction["model_version"] == version
+    assert {label for region in prediction["result"] for label in region["value"].get("brushlabels", [])} == {"Skies"}
+    assert client.post("/setup", json=setup).json() == {"model_version": version}
+    assert client.get("/health").json()["champions"] == {PROJECT: version}
+
+
+def test_a_new_project_whose_labels_the_base_can_not_name_gets_nothing_and_is_told_how_to_map_them(
+    with_base: tuple[TestClient, str], images: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, version = with_base
+    config = CONFIG.replace("Skies", "Foo").replace("Water", "Bar").replace("Clouds", "Baz").replace("sky", "qux")
+    assert client.post("/setup", json={"project": PROJECT, "schema": config}).json() == {"model_version": UNTRAINED}
+    [prediction] = predict(client, [f"{images.url}/good.jpg"], config)
+    assert (prediction["result"], prediction["model_version"]) == ([], UNTRAINED)
+    assert "Foo, Bar, Heaven, Baz" in prediction["reason"]
+    assert '<Label value="Foo" predicted_values="' in prediction["reason"]
+    assert "Start Training" in prediction["reason"]
+    assert prediction["reason"] in caplog.text
+    mapped = config.replace('value="Foo"', 'value="Foo" predicted_values="sky"')
+    assert client.post("/setup", json={"project": PROJECT, "schema": mapped}).json() == {"model_version": version}
+    assert predict(client, [f"{images.url}/good.jpg"], mapped)[0]["result"]
 
 
 def test_a_project_whose_labels_nobody_can_name_is_told_how_to_map_them(

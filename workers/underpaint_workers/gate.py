@@ -18,27 +18,28 @@ class Decision:
     reason: str
 
 
-def decide(champion: Metrics | None, challenger: Metrics | None, *, new_classes: bool) -> Decision:
+def decide(serving: Metrics | None, challenger: Metrics | None, *, new_classes: bool) -> Decision:
     """Decide from what both scored on the same validation paintings.
 
-    `challenger` is None where there are no validation paintings, `champion` also where there is no champion yet.
-    `new_classes` says that the project has classes which the champion cannot name.
+    `challenger` is None where there are no validation paintings, `serving` also where nothing serves the project yet:
+    what serves it is its champion or, before the first one, the base. `new_classes` says that the project has classes
+    which that cannot name.
     """
     if challenger is None or challenger.paintings == 0:
         return Decision(True, "Promoted untested: there are no validation paintings yet.")
     scored = f"mIoU {challenger.miou:.3f} on {_paintings(challenger.paintings)}"
-    if champion is None:
+    if serving is None:
         return Decision(True, f"Promoted as the first champion, with {scored}.")
-    against = f"{scored}, where the champion has {champion.miou:.3f}"
+    against = f"{scored}, where what serves now has {serving.miou:.3f}"
     if new_classes:
-        return Decision(True, f"Promoted because the champion lacks classes that were added: {against}.")
+        return Decision(True, f"Promoted because what serves now lacks some of the project's classes: {against}.")
     if challenger.paintings < ENOUGH_PAINTINGS:
-        promote = challenger.miou >= champion.miou - MARGIN
+        promote = challenger.miou >= serving.miou - MARGIN
         rule = f"with fewer than {ENOUGH_PAINTINGS} validation paintings, a fall of up to {MARGIN} is let pass"
         return Decision(promote, f"{'Promoted' if promote else 'Not promoted'} with {against}; {rule}.")
-    if challenger.miou >= champion.miou:
+    if challenger.miou >= serving.miou:
         return Decision(True, f"Promoted with {against}.")
-    return Decision(False, f"Not promoted: {against}; the champion stays.")
+    return Decision(False, f"Not promoted: {against}; that stays.")
 
 
 def _paintings(count: int) -> str:

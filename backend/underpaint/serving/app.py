@@ -94,9 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
     def setup(raw: RawBody) -> dict[str, str]:
         asked = read(Setup, raw)
         project = check_key(asked.project)
-        parse(asked.label_config)
+        config = parse(asked.label_config)
         backend.connect(project, asked.hostname, asked.access_token)
-        return {"model_version": backend.champions.version(project)}
+        return {"model_version": backend.champions.version(project, config)}
 
     @app.post("/predict")
     async def predict(raw: RawBody) -> Response:
@@ -156,7 +156,7 @@ def _predict(backend: Backend, raw: bytes, deadline: float) -> Response:
     asked = read(Predict, raw)
     project = check_key(asked.project)
     config = parse(asked.label_config)
-    segmenter = backend.champions.serving(project)
+    segmenter = backend.champions.serving(project, config)
     tasks = [task.model_dump() for task in asked.tasks]
     context = asked.params.context if asked.params else None
     results = backend.predictor.predict(tasks, config, segmenter, backend.fetcher(project), deadline, context)

@@ -1,4 +1,4 @@
-"""The champion of each project: loaded on demand, swapped while it serves, evicted least recently used."""
+"""What serves each project, its champion or the base: loaded on demand, swapped while it serves, evicted in turn."""
 
 import logging
 import threading
@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 
 import redis
 
+from underpaint import base
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.labelstudio.label_config import LabelConfig
+from underpaint.labelstudio.label_space import LabelSpace
 from underpaint.segmenter.segmenter import Segmenter, resolve_device
 from underpaint.settings import Settings
 from underpaint.signals import Signals
 
 log = logging.getLogger(__name__)
 
-# What /setup and /predict answer for a project that has no champion: Label Studio needs a non-empty version.
+# What /setup and /predict answer for a project that nothing can serve: Label Studio needs a non-empty version.
 UNTRAINED = "untrained"
 
 
@@ -23,14 +26,21 @@ UNTRAINED = "untrained"
 class _Seat:
     """One project's place: the version it serves, and the segmenter once somebody needed it."""
 
-    version: str | None
+    champion: str | None
+    base: str | None = None
+    """The base's version, where it could name some label when the project last showed its label config."""
     segmenter: Segmenter | None = None
     refused: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def version(self) -> str:
+        return self.champion or self.base or UNTRAINED
+
 
 class Champions:
-    """Which checkpoint serves which project, in this process.
+    """Which checkpoint serves which project, in this process: its champion, and before the first one the base, if that
+    can name at least one of the project's labels.
 
     A promotion reaches it through Redis within milliseconds, and through a look at the store every
     ``poll_seconds`` if the message is lost. The new champion is loaded and warmed beside the old one; only then
@@ -40,6 +50,7 @@ class Champions:
     def __init__(self, settings: Settings, store: Store, signals: Signals) -> None:
         resolve_device(settings.device)  # a device that isn't there should stop the start, not each prediction
         self._settings = settings
+        self._base = base.load(settings.base)
         self._store = store
         self._signals = signals
         self._seats: OrderedDict[str, _Seat] = OrderedDict()
@@ -60,26 +71,32 @@ class Champions:
         for thread in self._threads:
             thread.join()
 
-    def version(self, project: str) -> str:
-        """The version that the project's next prediction will carry; :data:`UNTRAINED` without a champion."""
-        return self._seat(project).version or UNTRAINED
+    def version(self, project: str, config: LabelConfig) -> str:
+        """The version that the project's next prediction will carry; :data:`UNTRAINED` if nothing can make one.
+
+        Loads no net, and never waits for one.
+        """
+        return self._version(self._seat(project), config) or UNTRAINED
 
     def versions(self) -> dict[str, str]:
         """Version by project, for the projects that this process has met."""
         with self._lock:
-            return {project: seat.version or UNTRAINED for project, seat in self._seats.items()}
+            return {project: seat.version for project, seat in self._seats.items()}
 
-    def serving(self, project: str) -> Segmenter | None:
-        """The segmenter that serves ``project`` now, loaded if need be; None without a champion.
+    def serving(self, project: str, config: LabelConfig) -> Segmenter | None:
+        """The segmenter that serves ``project`` now, loaded if need be; None if nothing does.
 
-        Hold on to it for a whole response, so that no response is made by two. Raises ``StoreError`` when the
-        champion can't be loaded.
+        Hold on to it for a whole response, so that no response is made by two. Raises ``StoreError`` when it can't be
+        loaded.
         """
         seat = self._seat(project)
         with seat.lock:
+            version = self._version(seat, config)
+            if version is None:
+                return None
             segmenter = seat.segmenter
-            if segmenter is None and seat.version is not None:
-                segmenter = seat.segmenter = self._load(seat.version)
+            if segmenter is None or segmenter.version != version:
+                segmenter = seat.segmenter = self._load(version)
         self._evict(keep=project)
         return segmenter
 
@@ -92,7 +109,7 @@ class Champions:
         seat = self._seat(project)
         promotion = self._store.champion(project)
         version = promotion.version if promotion else None
-        if version == seat.version:
+        if version == seat.champion:
             return
         try:
             # Nobody waits for a project that isn't in memory: its next request loads the new champion itself.
@@ -103,8 +120,8 @@ class Champions:
             seat.refused = version
             return
         with seat.lock:
-            seat.version, seat.segmenter, seat.refused = version, challenger, None
-        log.info("project %s: now serves %s", project, version)
+            seat.champion, seat.segmenter, seat.refused = version, challenger, None
+        log.info("project %s: now serves %s", project, seat.version)
 
     def _seat(self, project: str) -> _Seat:
         with self._lock:
@@ -114,6 +131,13 @@ class Champions:
         with self._lock:
             return self._seats.setdefault(project, _Seat(promotion.version if promotion else None))
 
+    def _version(self, seat: _Seat, config: LabelConfig) -> str | None:
+        if seat.champion is not None or self._base is None:
+            return seat.champion
+        named = not LabelSpace.match(config, self._base.card.classes).empty
+        seat.base = version = self._base.version if named else None
+        return version
+
     def _load(self, version: str) -> Segmenter:
         with self._lock:  # projects may share a checkpoint, and then share its memory
             for seat in self._seats.values():
@@ -121,7 +145,8 @@ class Champions:
                     return seat.segmenter
         started = time.monotonic()
         try:
-            segmenter = Segmenter(self._store.get(version), self._settings.device)
+            checkpoint = self._base if self._base and self._base.version == version else self._store.get(version)
+            segmenter = Segmenter(checkpoint, self._settings.device)
             segmenter.warm()
         except ValueError as error:
             raise StoreError(f"checkpoint {version} can't be used here: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from underpaint import base
 from underpaint.labelstudio import regions
 from underpaint.labelstudio.images import ImageError, ImageFetcher, Rgb
 from underpaint.labelstudio.label_config import LabelConfig
@@ -25,6 +26,10 @@ NO_CHAMPION = (
     "this project has no trained segmenter yet, so there is nothing honest to predict with: "
     "label some paintings, then press Start Training in Settings → Model"
 )
+BASE_NAMES_NOTHING = (
+    "this project has no trained segmenter yet, and the base segmenter can name none of its labels: map some to its "
+    "classes, or label some paintings, then press Start Training in Settings → Model. "
+)
 
 
 class Predictor:
@@ -32,6 +37,7 @@ class Predictor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._base = base.load(settings.base)
         self._device = threading.Lock()
 
     def predict(
@@ -51,8 +57,9 @@ class Predictor:
         answered.
         """
         if segmenter is None:
-            log.warning("%d tasks stay empty: %s", len(tasks), NO_CHAMPION)
-            return [_empty(UNTRAINED, NO_CHAMPION) for _ in tasks]
+            reason = self._why_untrained(config)
+            log.warning("%d tasks stay empty: %s", len(tasks), reason)
+            return [_empty(UNTRAINED, reason) for _ in tasks]
         space = LabelSpace.match(config, segmenter.classes)
         if space.empty:
             log.warning("%d tasks stay empty: %s", len(tasks), space.explain())
@@ -76,6 +83,11 @@ class Predictor:
                 self._settings.predict_deadline,
             )
         return predictions + [[] for _ in range(left)]
+
+    def _why_untrained(self, config: LabelConfig) -> str:
+        if self._base is None:
+            return NO_CHAMPION
+        return BASE_NAMES_NOTHING + LabelSpace.match(config, self._base.card.classes).explain()
 
     def _predict_task(
         self,

@@ -51,7 +51,7 @@ class Demo:
         before = self.measure(unseen)
         self.accept([place for place in places if place not in unseen])
         self.retrain()
-        self.retrieve("from the new champion")
+        self.retrieve("after the retrain")
         after = self.measure(unseen)
         self._console.print(_table(before, after, self._paintings.classes))
         return before, after
@@ -105,14 +105,18 @@ class Demo:
                 version, before = self._serving(), len(missing)
                 missing = [task for task in self.tasks if self.latest_prediction(task)["model_version"] != version]
         seconds, count = time.monotonic() - started, len(self.tasks) - len(missing)
+        is_base = version != UNTRAINED and self._underpaint.store.champion(self.project) is None
         self._console.print(
-            f"Retrieved pre-labels for {count} of {len(self.tasks)} paintings in {seconds:.1f} s, by {version}"
+            f"Retrieved pre-labels for {count} of {len(self.tasks)} paintings in {seconds:.1f} s, by "
+            f"{'the base, ' if is_base else ''}{version}"
         )
         if missing:
             self._console.print(f"  The others were not reached: {self._underpaint.log_path} says why", soft_wrap=True)
         if version == UNTRAINED:
             self._console.print(
-                "  They are empty: nothing was trained yet, so there is nothing honest to predict with."
+                "  They are empty: nothing was trained yet, and no base segmenter names these labels, so there is "
+                "nothing honest to predict with.",
+                soft_wrap=True,
             )
 
     def accept(self, places: Sequence[int]) -> None:
@@ -124,14 +128,18 @@ class Demo:
             self._api.create_annotation(self.tasks[place], result)
 
     def retrain(self) -> str:
-        """Press Start Training, and wait until the backend serves what came of it; its version."""
+        """Press Start Training, and wait until the backend serves what came of it; the version that serves then.
+
+        Raises RuntimeError when the retrain fails. One that the gate refuses leaves what served before in its place.
+        """
         self._console.print("Pressed Start Training")
         self._api.train(self._backend_id)
         record = watch_retrain(self._underpaint.signals, self._underpaint.store, self.project, self._console)
+        if record.get("stage") == "refused":
+            self._console.print(f"{self._serving()} goes on: {record['reason']}", highlight=False)
+            return self._serving()
         if record.get("stage") != "promoted":
-            raise RuntimeError(
-                f"the retrain ended without a new champion: {record.get('error') or record.get('reason')}"
-            )
+            raise RuntimeError(f"the retrain failed: {record.get('error') or record.get('stage')}")
         self._console.print(f"Champion {record['version']}: {record['reason']}", highlight=False)
         started = time.monotonic()
         with self._console.status("waiting for the backend to swap it in …"):
@@ -146,7 +154,7 @@ class Demo:
         return self._underpaint.serving().get(self.project, UNTRAINED)
 
     def measure(self, places: Sequence[int]) -> Metrics:
-        """How well the served champion's predictions in Label Studio fit the paintings' label maps, at these places.
+        """How well the served version's predictions in Label Studio fit the paintings' label maps, at these places.
 
         Predictions of other versions don't count: a painting that has only such is as if nothing was predicted.
         """

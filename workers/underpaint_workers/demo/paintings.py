@@ -7,7 +7,7 @@ from rich.console import Console
 
 from underpaint.taxonomy import LANDSCAPE
 from underpaint_workers.dataset import Dataset
-from underpaint_workers.scenes import write_dataset
+from underpaint_workers.scenes import DEMO_MANNERS, write_dataset
 
 SCENES = 36
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -31,7 +31,7 @@ class Paintings:
         if data is None:
             if not (scenes / "classes.json").exists():
                 with console.status(f"painting {count} landscapes …"):
-                    write_dataset(scenes, count)
+                    write_dataset(scenes, count, manners=DEMO_MANNERS)
                 console.print(f"Painted {count} landscapes in {scenes}")
             data = scenes
         labels = Dataset.open(data) if (data / "classes.json").exists() else None
