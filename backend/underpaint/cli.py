@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -120,6 +122,16 @@ def prelabel(
         raise typer.Exit(1)
 
 
+def _add_commands() -> None:
+    """Add the commands of other packages: the workers', by the entry points in pyproject.toml."""
+    for entry in entry_points(group="underpaint.commands"):
+        with suppress(ModuleNotFoundError):  # a machine may have the backend alone
+            app.command(entry.name)(entry.load())
+
+
+_add_commands()
+
+
 def _whole(heading: str) -> Column:
     """A column whose values stay in one piece, so that they can be copied."""
     return Column(heading, no_wrap=True)
@@ -148,6 +160,8 @@ def main() -> None:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()]
         _fail("; ".join(f"the setting UNDERPAINT_{fault}" for fault in faults))
+    except (ValueError, OSError) as error:  # how data sets, checkpoints and training say what is wrong with them
+        _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

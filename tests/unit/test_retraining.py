@@ -4,6 +4,7 @@ Where its labels come from is tested with a real Label Studio, end to end.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import redis
 
 from underpaint.checkpoints.checkpoint import Checkpoint
-from underpaint.checkpoints.store import Store
+from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.client import LabelStudioError
 from underpaint.project import key_of
 from underpaint.settings import Settings
@@ -29,7 +30,7 @@ Make = Callable[..., Checkpoint]
 
 @pytest.fixture
 def retrain(settings: Settings, signals: Signals) -> Retraining:
-    quick = settings.model_copy(update={"train_epochs": 1, "train_min_steps": 0, "image_size": 64})
+    quick = settings.model_copy(update={"train_epochs": 1, "train_min_steps": 0, "image_size": 64, "base": "none"})
     return Retraining(PROJECT, quick, Store(settings.store), signals)
 
 
@@ -115,6 +116,82 @@ def test_a_real_training_ends_with_a_champion(retrain: Retraining, labels: Calla
     assert record["stage"] == "promoted"
     assert "untested" in record["reason"]
     assert retrain.store.get(champion(retrain)).card.classes == CLASSES
+
+
+@pytest.fixture
+def with_base(retrain: Retraining, tmp_path: Path, make_checkpoint: Make) -> Callable[..., Retraining]:
+    """``with_base(classes, winner)``: the retrain of a project that a base of its own serves."""
+
+    def with_base(classes: tuple[str, ...], winner: str) -> Retraining:
+        version = Store(str(tmp_path / "elsewhere")).put(make_checkpoint(classes, winner))
+        folder = tmp_path / "elsewhere" / "checkpoints" / version
+        return replace(
+            retrain, settings=retrain.settings.model_copy(update={"base": str(folder), "architecture": "FPN"})
+        )
+
+    return with_base
+
+
+def base_version(retrain: Retraining) -> str:
+    return Path(retrain.settings.base).name
+
+
+def test_the_first_training_starts_from_the_base_which_is_then_in_the_store(
+    with_base: Callable[..., Retraining], labels: Callable[..., None]
+) -> None:
+    retrain = with_base(CLASSES, "sky")
+    labels(2, 0)
+    assert retrain.run()["stage"] == "promoted"
+    parent = retrain.store.get(champion(retrain)).card.parent
+    assert parent == base_version(retrain)
+    assert retrain.store.get(parent).card.classes == CLASSES
+
+
+@pytest.mark.parametrize(("winner", "stage"), [("sky", "promoted"), ("water", "refused")])
+def test_the_first_challenger_is_held_against_the_base(
+    with_base: Callable[..., Retraining],
+    labels: Callable[..., None],
+    make_checkpoint: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    winner: str,
+    stage: str,
+) -> None:
+    retrain = with_base(CLASSES, winner)
+    challenger = make_checkpoint(CLASSES, "water" if winner == "sky" else "sky", image_size=96)
+    monkeypatch.setattr(retraining, "train", lambda *_, **__: challenger)
+    labels(2, 6)
+    record = retrain.run()
+    assert (record["stage"], record["champion"]) == (stage, base_version(retrain))
+    assert sorted((record["champion_miou"], record["challenger_miou"])) == [0.0, 1.0]
+    assert (retrain.store.champion(PROJECT) is None) == (stage == "refused")
+
+
+@pytest.mark.parametrize(
+    ("classes", "trained"), [(("boat", "person"), False), (("sky", "water"), True)], ids=["unnamed", "trained"]
+)
+def test_a_base_that_does_not_serve_the_project_has_no_part_in_it(
+    with_base: Callable[..., Retraining],
+    labels: Callable[..., None],
+    make_checkpoint: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    classes: tuple[str, ...],
+    trained: bool,
+) -> None:
+    retrain = with_base(classes, classes[0])
+    old = promoted(retrain, make_checkpoint, "water") if trained else None
+    parents: list[Checkpoint] = []
+
+    def keep_the_parent(*arguments: Any, **named: Any) -> Checkpoint:
+        parents.extend(each for each in (*arguments, *named.values()) if isinstance(each, Checkpoint))
+        return make_checkpoint(CLASSES, "water", image_size=96)
+
+    monkeypatch.setattr(retraining, "train", keep_the_parent)
+    labels(2, 6)
+    record = retrain.run()
+    assert [parent.version for parent in parents] == ([old] if old else [])
+    assert record["champion"] == old
+    with pytest.raises(StoreError):
+        retrain.store.card(base_version(retrain))
 
 
 def test_without_labels_it_says_what_to_do_and_is_not_tried_again(

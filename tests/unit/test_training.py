@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from underpaint.checkpoints import Checkpoint
 from underpaint.segmenter.architecture import Architecture, ArchitectureError, build
@@ -12,12 +11,11 @@ from underpaint.segmenter.encoder_weights import EncoderWeightsError, load_image
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
 from underpaint_workers import training
-from underpaint_workers.augmentation import Augmentation
 from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.training import Progress, TrainSettings, train
 
-QUICK = TrainSettings(epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
+QUICK = TrainSettings(strategy="all", epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
 CLASSES = ("sky", "sea")
 
 
@@ -59,7 +57,7 @@ def test_equal_input_gives_equal_weights(parent: Checkpoint) -> None:
 
 
 def test_the_encoders_statistics_stay_fixed_and_the_rest_learns(parent: Checkpoint) -> None:
-    fresh = build(Architecture(classes=CLASSES))
+    fresh = build(Architecture(name=QUICK.architecture, classes=CLASSES))
     load_imagenet(fresh.get_submodule("encoder"), QUICK.encoder)
     before, after = fresh.state_dict(), parent.module().state_dict()
     statistics = [name for name in before if name.startswith("encoder.") and "running" in name]
@@ -130,47 +128,6 @@ def test_the_rate_rises_and_falls() -> None:
     assert rate(1.5) == pytest.approx(0)
 
 
-def test_rare_classes_weigh_more_but_not_by_their_rarity() -> None:
-    class_map = torch.zeros(10, 10, dtype=torch.uint8)
-    class_map[0] = 1
-    class_map[1] = 255
-    weight = training._class_weights([class_map], 3)
-    assert weight[1] / weight[0] == pytest.approx(80**0.5 / 10**0.5)
-    assert (weight * torch.tensor([80, 10, 0]) / 90).sum() == pytest.approx(1)
-    assert torch.isfinite(weight).all()
-
-
-def ids_of(class_map: Tensor) -> set[int]:
-    return set(class_map.flatten().tolist())
-
-
-def test_image_and_map_are_varied_alike() -> None:
-    torch.manual_seed(0)
-    augment = Augmentation(64)
-    plain = torch.tensor(painting(0, (48, 80))[1])
-    plain[plain == 255] = 0
-    image = (plain * 200).expand(3, -1, -1)
-    sizes = set()
-    for _ in range(20):
-        varied, class_map = augment(image, plain)
-        assert (varied.shape, class_map.shape) == ((3, 64, 64), (64, 64))
-        assert varied.dtype == class_map.dtype == torch.uint8
-        assert ids_of(class_map) <= {0, 1, 255}
-        bright = varied[0].float() > varied[0][class_map != 255].float().mean()
-        if {0, 1} <= ids_of(class_map):
-            known = class_map != 255
-            assert (bright[known] == (class_map[known] == 1)).float().mean() > 0.97
-        sizes.add(int((class_map == 255).sum()))
-    assert len(sizes) > 5
-
-
-def test_large_paintings_are_made_smaller_first() -> None:
-    image, class_map = training._prepare(painting(0, (900, 1200)), 64)
-    assert image.shape == (3, 96, 128)
-    assert class_map.shape == (96, 128)
-    assert ids_of(class_map) <= {0, 1, 255}
-
-
 def test_what_cannot_be_trained_says_why() -> None:
     with pytest.raises(ValueError, match="accept some labels first"):
         train([], CLASSES, None, QUICK)
@@ -178,6 +135,35 @@ def test_what_cannot_be_trained_says_why() -> None:
         train([painting(0)], CLASSES, None, replace(QUICK, encoder="resnet18"))
     with pytest.raises(ArchitectureError, match="UNDERPAINT_ALLOW_NONCOMMERCIAL"):
         train([painting(0)], CLASSES, None, replace(QUICK, encoder="mit_b0"))
+
+
+def test_it_stops_when_the_validation_paintings_stop_gaining_and_keeps_the_best(parent: Checkpoint) -> None:
+    """A parent that learns nothing more, for its rate is zero, is as good at the first look as at any later one."""
+    still = replace(QUICK, lr=0.0, epochs=20, patience=3)
+    told: list[Progress] = []
+    validation = [painting(10), painting(11)]
+    child = train([painting(2)], CLASSES, parent, still, validation=validation, progress=told.append)
+    assert child.card.settings["steps"] == len(told) == 8
+    assert child.weights == parent.weights
+    expected = evaluate(Segmenter(parent, "cpu"), validation, CLASSES).miou
+    assert [each.validation_miou for each in told] == [None] + 7 * [pytest.approx(expected)]
+
+
+def test_rasters_are_learned_from_by_their_own_statistics() -> None:
+    """Heights of a coast: land is above the sea, by any unit; some pixels have no data."""
+    random = np.random.default_rng(0)
+    rasters: list[Item] = []
+    for seed in range(4):
+        _, class_map = painting(seed)
+        heights = np.where(class_map == 0, 800.0, 20.0) + random.normal(0, 20, class_map.shape)
+        heights[30, 30] = np.nan
+        rasters.append((heights.astype(np.float32)[..., None], class_map))
+    checkpoint = train(rasters, CLASSES, None, replace(QUICK, epochs=15))
+    card = checkpoint.card
+    assert (card.channels, len(card.mean)) == (1, 1)
+    assert 100 < card.mean[0] < 700
+    assert 200 < card.std[0] < 600
+    assert evaluate(Segmenter(checkpoint), rasters, CLASSES).accuracy > 0.9
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

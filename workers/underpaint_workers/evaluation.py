@@ -1,13 +1,15 @@
 """How well a segmenter does on paintings whose labels are known."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from underpaint.segmenter.segmenter import Segmenter
+from underpaint.segmenter.segmenter import Quality, Segmenter
 from underpaint.taxonomy import UNLABELLED, corresponding
+from underpaint_workers.boundary import boundary_f1
+from underpaint_workers.calibration import Calibration
 from underpaint_workers.dataset import Item
 
 
@@ -25,24 +27,58 @@ class Metrics:
     """Pixels by class: a row a labelled class, a column a predicted one, the last for classes that have no row."""
     paintings: int
     """Paintings that were looked at."""
+    boundary_f1: float | None = None
+    """F1 (0–1) of boundary pixels within 2 pixels, at the paintings' natural size: the mean over the classes of a
+    painting, then over paintings; see :func:`~underpaint_workers.boundary.boundary_f1`. None where nothing has one."""
+    calibration_error: float | None = None
+    """Expected calibration error (0–1, less is better) of labelled pixels, in 15 bins; see
+    :class:`~underpaint_workers.calibration.Calibration`. None where confidences are not known."""
 
 
-def evaluate(segmenter: Segmenter, items: Iterable[Item], classes: Sequence[str]) -> Metrics:
+Seen = Callable[[Item, NDArray[np.uint8], Metrics], None]
+"""Called with a painting and its labels, its predicted map in the labels' ids, and its own scores."""
+
+
+def evaluate(
+    segmenter: Segmenter,
+    items: Iterable[Item],
+    classes: Sequence[str],
+    *,
+    quality: Quality = "fast",
+    seen: Seen | None = None,
+) -> Metrics:
     """Metrics of `segmenter` on `items`, whose class maps hold ids of `classes`, at the paintings' natural size.
 
-    The segmenter's classes are matched to `classes` by name; what it predicts beyond them counts as wrong.
+    The segmenter's classes are matched to `classes` by name; what it predicts beyond them counts as wrong, and has the
+    id ``len(classes)`` in the map that `seen` is given. The painting's own scores, which `seen` is given too, are
+    without calibration error.
     """
     nothing = len(classes)
     columns = np.full(256, nothing, np.uint8)
     for predicted, match in enumerate(corresponding(segmenter.classes, classes)):
         columns[predicted] = nothing if match is None else match
     confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
+    calibration = Calibration()
+    outlines: list[float] = []
     paintings = 0
     for image, class_map in items:
-        prediction, _ = segmenter.predict(image)
-        confusion += confusion_of(class_map, columns[prediction], len(classes))
+        prediction, confidence = segmenter.predict(image, quality)
+        prediction = columns[prediction]
+        counts = confusion_of(class_map, prediction, len(classes))
+        confusion += counts
+        outline = boundary_f1(class_map, prediction, len(classes))
+        if outline is not None:
+            outlines.append(outline)
+        known = class_map != UNLABELLED
+        calibration.add((prediction == class_map)[known], confidence[known])
         paintings += 1
-    return metrics_of(confusion, classes, paintings)
+        if seen:
+            seen((image, class_map), prediction, replace(metrics_of(counts, classes, 1), boundary_f1=outline))
+    return replace(
+        metrics_of(confusion, classes, paintings),
+        boundary_f1=float(np.mean(outlines)) if outlines else None,
+        calibration_error=calibration.error if confusion.any() else None,
+    )
 
 
 def confusion_of(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -56,7 +92,7 @@ def confusion_of(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classe
 
 
 def metrics_of(confusion: NDArray[np.int64], classes: Sequence[str], paintings: int) -> Metrics:
-    """Metrics of a confusion matrix (classes, classes + 1) as ``confusion_of`` counts it."""
+    """Metrics of a confusion matrix (classes, classes + 1) as ``confusion_of`` counts it: all that it can tell."""
     right = np.diagonal(confusion)
     labelled = confusion.sum(axis=1)
     union = labelled + confusion.sum(axis=0)[:-1] - right

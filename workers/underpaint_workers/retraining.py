@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from underpaint import base
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio.client import LabelStudio
@@ -20,7 +21,7 @@ from underpaint.taxonomy import corresponding
 from underpaint_workers import snapshot
 from underpaint_workers.dataset import Dataset
 from underpaint_workers.evaluation import Metrics, evaluate
-from underpaint_workers.gate import decide
+from underpaint_workers.gate import ENOUGH_PAINTINGS, decide
 from underpaint_workers.runs import Run
 from underpaint_workers.training import TrainSettings, train
 
@@ -75,14 +76,15 @@ class Retraining:
         challenger = train(
             map(data.load, training),
             taken.classes,
-            self._champion(),
+            self._serving(taken.classes),
             TrainSettings.of(self.settings),
+            validation=[data.load(name) for name in validation] if len(validation) >= ENOUGH_PAINTINGS else (),
             snapshot=taken.fingerprint,
             progress=lambda progress: run.show(**asdict(progress)),
         )
         run.stage("evaluate")
         # Read again: while this trained, somebody may have rolled back.
-        champion = self._champion()
+        champion = self._serving(taken.classes)
         before = self._measure(champion, data, validation)
         after = self._measure(challenger, data, validation)
         if after:
@@ -102,9 +104,18 @@ class Retraining:
             challenger_miou=after.miou if after else None,
         )
 
-    def _champion(self) -> Checkpoint | None:
-        promotion = self.store.champion(self.project)
-        return self.store.get(promotion.version) if promotion else None
+    def _serving(self, classes: Sequence[str]) -> Checkpoint | None:
+        """What serves the project: its champion; before the first, the base if that can name some of ``classes``.
+
+        It is in the store, where whoever reads a challenger's card will look for its parent.
+        """
+        if promotion := self.store.champion(self.project):
+            return self.store.get(promotion.version)
+        first = base.load(self.settings.base)
+        if first is None or not any(match is not None for match in corresponding(classes, first.card.classes)):
+            return None
+        self.store.put(first)
+        return first
 
     def _measure(self, checkpoint: Checkpoint | None, data: Dataset, names: Sequence[str]) -> Metrics | None:
         if checkpoint is None or not names:

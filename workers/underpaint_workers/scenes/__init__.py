@@ -5,7 +5,7 @@ From plan to picture: ``composition`` lays materials out on a ``plan``, ``palett
 """
 
 from .dataset import write_dataset
-from .manners import MANNERS
+from .manners import BASE_MANNERS, DEMO_MANNERS, MANNERS
 from .scene import Scene, paint
 
-__all__ = ["MANNERS", "Scene", "paint", "write_dataset"]
+__all__ = ["BASE_MANNERS", "DEMO_MANNERS", "MANNERS", "Scene", "paint", "write_dataset"]

@@ -179,6 +179,10 @@ _MANNERS: Mapping[str, Manner] = {
 }
 
 MANNERS: tuple[str, ...] = tuple(_MANNERS)
+BASE_MANNERS = ("impressionist", "pointillist", "palette-knife", "post-impressionist")
+"""Those that the base segmenter learned from."""
+DEMO_MANNERS = ("tonalist", "fauve", "ink-wash", "watercolour")
+"""Those that it never saw, so that what the demo shows is learned there."""
 
 
 def _draw_outlines(colour: Field, plan: Plan, darkness: float) -> None:

@@ -1,0 +1,140 @@
+"""Strategies of transfer train just the parameters they name."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.segmenter.architecture import Architecture, build
+from underpaint_workers.dataset import Item
+from underpaint_workers.strategies import STRATEGIES, Strategy, add_layer, fold_layer, last_stage, select, set_training
+from underpaint_workers.training import TrainSettings, train
+
+CLASSES = ("sky", "water", "tree")
+LITE = "tu-tf_efficientnet_lite0"
+
+
+def _net(name: str = "FPN", encoder: str = LITE) -> nn.Module:
+    torch.manual_seed(0)
+    return build(Architecture(name=name, encoder=encoder, classes=CLASSES))
+
+
+def _items(count: int = 2) -> list[Item]:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 64, 64, 3), np.uint8)
+    return [(image, random.integers(0, len(CLASSES), (64, 64), np.uint8)) for image in images]
+
+
+def _learning(module: nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "prefixes"),
+    [
+        ("final", ("segmentation_head.0.",)),
+        ("head", ("segmentation_head.", "decoder.")),
+        ("stage4", ("segmentation_head.", "decoder.", "encoder.model.blocks.5.", "encoder.model.blocks.6.")),
+        ("all", ("",)),
+    ],
+)
+@pytest.mark.parametrize("name", ["FPN", "Unet", "Hypercolumn"])
+def test_each_names_its_parameters(name: str, strategy: Strategy, prefixes: tuple[str, ...]) -> None:
+    module = _net(name)
+    select(module, strategy)
+    expected = {each for each, _ in module.named_parameters() if each.startswith(prefixes)}
+    assert _learning(module) == expected
+
+
+def test_extra_names_the_new_layer_alone() -> None:
+    module = _net()
+    add_layer(module, [0, None])
+    select(module, "extra")
+    assert _learning(module) == {"segmentation_head.0.1.weight", "segmentation_head.0.1.bias"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "prefixes"),
+    [("resnet18", ("layer4.",)), (LITE, ("model.blocks.5.", "model.blocks.6.")), ("tu-regnetx_002", ("model.s4.",))],
+)
+def test_the_last_stage_is_what_only_the_deepest_features_need(encoder: str, prefixes: tuple[str, ...]) -> None:
+    module = _net(encoder=encoder).get_submodule("encoder")
+    module.train()
+    found = {id(parameter) for parameter in last_stage(module)}
+    assert {name for name, each in module.named_parameters() if id(each) in found} == {
+        name for name, _ in module.named_parameters() if name.startswith(prefixes)
+    }
+    assert all(each.training for each in module.modules())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["FPN", "Unet"])
+def test_a_training_step_changes_those_and_no_others(
+    name: str, strategy: Strategy, make_checkpoint: Callable[..., Checkpoint]
+) -> None:
+    parent = Checkpoint.from_module(_net(name), _card(make_checkpoint, name))
+    before = parent.module().state_dict()
+    settings = TrainSettings(strategy=strategy, architecture=name, min_steps=2, epochs=1, image_size=64, device="cpu")
+    after = train(_items(), CLASSES, parent, settings).module().state_dict()
+    changed = {each for each in before if not torch.equal(before[each], after[each])}
+
+    reference = _net(name)
+    select(reference, "final" if strategy == "extra" else strategy)  # the new layer is folded into the last one
+    allowed = _learning(reference)
+    statistics = {each for each, _ in reference.named_buffers()}
+    assert changed - statistics <= allowed
+    assert len(changed & allowed) > 0.9 * len(allowed)
+    assert not any(each.startswith("encoder.") for each in changed & statistics), "the encoder's BatchNorm moved"
+    if strategy in ("final", "extra"):
+        assert not changed & statistics
+
+
+def test_frozen_parts_are_in_evaluation_mode() -> None:
+    module = _net("Unet")
+    select(module, "final")
+    set_training(module)
+    assert not any(each.training for each in module.modules() if isinstance(each, nn.BatchNorm2d))
+    select(module, "all")
+    set_training(module)
+    norms = {name: each.training for name, each in module.named_modules() if isinstance(each, nn.BatchNorm2d)}
+    assert all(training == (not name.startswith("encoder.")) for name, training in norms.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["FPN", "Unet", "Hypercolumn"])
+def test_a_folded_layer_is_the_same_net(name: str) -> None:
+    module = _net(name).eval()
+    images = torch.rand(1, 3, 64, 64)
+    add_layer(module, [2, None, 0, 1])
+    stacked = module(images)
+    fold_layer(module)
+    assert stacked.shape == (1, 4, 64, 64)
+    torch.testing.assert_close(module(images), stacked, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_new_layer_starts_from_the_classes_it_matches() -> None:
+    module = _net().eval()
+    images = torch.rand(1, 3, 64, 64)
+    before = module(images)
+    add_layer(module, [2, 0])
+    after = module(images)
+    noise = module.get_submodule("segmentation_head.0.1")
+    assert isinstance(noise, nn.Conv2d)
+    assert noise.bias is not None
+    torch.testing.assert_close(after - noise.bias.view(1, -1, 1, 1), before[:, [2, 0]], rtol=1e-4, atol=1e-5)
+
+
+def test_extra_needs_a_parent() -> None:
+    with pytest.raises(ValueError, match="--strategy final"):
+        train(_items(), CLASSES, None, TrainSettings(strategy="extra", image_size=64, device="cpu"))
+
+
+def _card(make_checkpoint: Callable[..., Checkpoint], name: str):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(make_checkpoint(CLASSES, "sky").card, architecture=name)

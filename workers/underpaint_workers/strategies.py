@@ -1,0 +1,127 @@
+"""How much of a net learns: strategies of transfer, from its last layer alone to all of it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from underpaint.segmenter.segmenter import STRIDE
+
+Strategy = Literal["final", "extra", "head", "stage4", "all"]
+"""What learns.
+
+- ``final``: the last layer;
+- ``extra``: a new last layer on top of the parent's classes, the rest frozen;
+- ``head``: the decoder and the last layer;
+- ``stage4``: the last stage of the encoder too (Gonthier et al., "An analysis of the transfer learning of convolutional
+  neural networks for artistic images", 2020, and the Mask R-CNN-on-art recipe);
+- ``all``: everything.
+"""
+FEW = 3
+"""Paintings from which on the encoder learns too."""
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool) -> Strategy:
+    """The strategy to train with: the one wanted, or what ``auto`` stands for.
+
+    That is ``all`` from a few paintings on, for it measured best at every number of them that was tried; fewer cannot
+    show more than where the last layer's boundaries lie.
+
+    Raises:
+        ValueError: ``extra`` is wanted without a parent, whose classes it would build on.
+    """
+    if wanted == "extra" and not parent:
+        raise ValueError(
+            "Strategy extra puts a layer on top of a parent's classes, and ImageNet's weights have none: name a "
+            "parent, or use --strategy final."
+        )
+    if wanted != "auto":
+        return wanted
+    return "all" if paintings >= FEW else "head"
+
+
+def select(module: nn.Module, strategy: Strategy) -> None:
+    """Let just those parameters of a net require gradients that `strategy` names."""
+    module.requires_grad_(strategy == "all")
+    if strategy == "extra":
+        _last_layer(module).get_submodule("1").requires_grad_(True)
+    elif strategy != "all":
+        _last_layer(module).requires_grad_(True)
+    if strategy in ("head", "stage4"):
+        for name, parameter in module.named_parameters():
+            if not name.startswith("encoder."):
+                parameter.requires_grad_(True)
+    if strategy == "stage4":
+        for parameter in last_stage(module.get_submodule("encoder")):
+            parameter.requires_grad_(True)
+
+
+def last_stage(encoder: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the encoder's last feature map depends on and the one before it does not."""
+    parameters = list(encoder.parameters())
+    wanted = [parameter.requires_grad for parameter in parameters]
+    channels = next(parameter for parameter in parameters if parameter.ndim == 4).shape[1]
+    modes = [(each, each.training) for each in encoder.modules()]
+    encoder.requires_grad_(True).eval()
+    features = encoder(torch.zeros(1, channels, 2 * STRIDE, 2 * STRIDE, device=parameters[0].device))
+    deepest, before = (
+        torch.autograd.grad(feature.sum(), parameters, allow_unused=True, retain_graph=True)
+        for feature in (features[-1], features[-2])
+    )
+    for parameter, was in zip(parameters, wanted, strict=True):
+        parameter.requires_grad_(was)
+    for each, mode in modes:
+        each.training = mode
+    return [
+        parameter
+        for parameter, reached, earlier in zip(parameters, deepest, before, strict=True)
+        if reached is not None and earlier is None
+    ]
+
+
+def set_training(module: nn.Module) -> None:
+    """Training mode for what learns; the encoder's BatchNorm and whatever is frozen keep their statistics.
+
+    A few paintings cannot estimate better statistics than those the encoder came with.
+    """
+    module.train()
+    encoder = module.get_submodule("encoder")
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        encoder.eval()
+    in_encoder = set(encoder.modules())
+    for each in module.modules():
+        frozen = not any(parameter.requires_grad for parameter in each.parameters())
+        if isinstance(each, _BatchNorm) and (frozen or each in in_encoder):
+            each.eval()
+
+
+def add_layer(module: nn.Module, matches: Sequence[int | None]) -> None:
+    """Put a new last layer on the net's classes: its row i starts as class ``matches[i]``, or as noise where None."""
+    head = module.get_submodule("segmentation_head")
+    old = cast(nn.Conv2d, head.get_submodule("0"))
+    new = nn.Conv2d(old.out_channels, len(matches), 1)
+    with torch.no_grad():
+        new.weight.mul_(0.1)
+        for row, match in enumerate(matches):
+            if match is not None:
+                new.weight[row] = torch.eye(old.out_channels)[match].view(-1, 1, 1)
+    head.register_module("0", nn.Sequential(old, new))
+
+
+def fold_layer(module: nn.Module) -> None:
+    """Multiply the layer that ``add_layer`` put on into the one below it, which gives the same net without it."""
+    head = module.get_submodule("segmentation_head")
+    old, new = cast(Iterable[nn.Conv2d], head.get_submodule("0"))
+    folded = nn.Conv2d(old.in_channels, new.out_channels, old.kernel_size, padding=old.padding)  # type: ignore[arg-type]
+    mix = new.weight.flatten(1)
+    with torch.no_grad():
+        folded.weight.copy_(torch.einsum("no,oihw->nihw", mix, old.weight))
+        cast(Tensor, folded.bias).copy_(mix @ cast(Tensor, old.bias) + cast(Tensor, new.bias))
+    head.register_module("0", folded)
+
+
+def _last_layer(module: nn.Module) -> nn.Module:
+    return module.get_submodule("segmentation_head.0")
