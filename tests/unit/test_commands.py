@@ -204,6 +204,11 @@ def test_what_is_no_checkpoint_is_one_line(
     assert_one_line(evaluate(checkpoint), "card.json", "not JSON")
 
 
+def test_photographs_are_not_mixed_with_paintings(underpaint: Command, data: Path, tmp_path: Path) -> None:
+    (data / "domains.json").write_text('{"sky": "photo"}')
+    assert_one_line(underpaint("train", "--data", data, "--out", tmp_path / "out"), "photo", "--domain")
+
+
 def test_what_is_no_data_set_is_one_line(underpaint: Command, checkpoint: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_line(underpaint("evaluate", checkpoint, "--data", tmp_path / "empty"), "classes.json")

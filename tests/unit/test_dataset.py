@@ -207,3 +207,18 @@ def test_what_cannot_be_a_pair_is_not_written(folder: Path) -> None:
     with pytest.raises(ValueError, match="cannot name a painting"):
         write_item(folder, "../two", image, np.zeros((4, 6), np.uint8))
     assert Dataset.open(folder).names == ("one",)
+
+
+def test_domains_never_mix_unless_one_is_chosen(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_item(tmp_path, name, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8))
+    write_classes(tmp_path, ["sky"])
+    assert Dataset.open(tmp_path).of_domain(None).names == ("a", "b", "c")
+    (tmp_path / "domains.json").write_text('{"a": "photo", "b": "painting"}')
+    data = Dataset.open(tmp_path)
+    with pytest.raises(DatasetError, match=r"mixes the domains painting, photo.*--domain"):
+        data.of_domain(None)
+    with pytest.raises(DatasetError, match="no 'illustration', only painting, photo"):
+        data.of_domain("illustration")
+    assert data.of_domain("painting").names == ("b", "c")
+    assert data.of_domain("photo").names == ("a",)

@@ -58,6 +58,9 @@ def train(
     strategy: Annotated[Strategy, typer.Option(help="How much of the net learns.")] = "auto",
     arch: Annotated[str | None, typer.Option(help="Architecture, by smp's name; the parent's if left out.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder, by smp's name; the parent's if left out.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Learn from one domain of domains.json; needed where there are several.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Learn from so many paintings, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest time to train.")] = None,
@@ -70,7 +73,7 @@ def train(
     from underpaint_workers import training
 
     folder.check_free(out)
-    paintings = _open(data)
+    paintings = _open(data).of_domain(domain)
     unseen = _open(val) if val else None
     names = paintings.names
     if limit is not None:

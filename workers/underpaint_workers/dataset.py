@@ -16,7 +16,7 @@ yet.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from underpaint.segmenter.channels import Image as Raster
 from underpaint.taxonomy import UNLABELLED
 
 RGB = 3
+PAINTING = "painting"
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -53,7 +54,7 @@ class Dataset:
     channels: int = RGB
     """Channels of each image."""
     domains: Mapping[str, str] = field(default_factory=dict)
-    """What some of the paintings are, by name: ``painting``, ``photo``, ``illustration``, or any other word."""
+    """What some of them are, by name: ``painting`` where it is not said, ``photo``, ``illustration`` or any word."""
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -71,6 +72,24 @@ class Dataset:
         classes, channels = _read_classes(folder / "classes.json")
         domains = _read_domains(folder / "domains.json", images)
         return cls(folder, classes, tuple(sorted(images)), channels, domains)
+
+    def of_domain(self, domain: str | None) -> "Dataset":
+        """The paintings of one domain only; those that ``domains.json`` leaves out are paintings.
+
+        Raises:
+            DatasetError: no domain is named and there are several, which must not mix unless somebody says so, or there
+                is none of that name.
+        """
+        found = sorted({self.domains.get(name, PAINTING) for name in self.names})
+        several = ", ".join(found)
+        if domain is None and len(found) > 1:
+            raise DatasetError(
+                f"{self.folder} mixes the domains {several}: say which one, such as --domain {found[0]}."
+            )
+        if domain is not None and domain not in found:
+            raise DatasetError(f"{self.folder} has no {domain!r}, only {several}: name one of these.")
+        names = (name for name in self.names if domain in (None, self.domains.get(name, PAINTING)))
+        return replace(self, names=tuple(names))
 
     def image_path(self, name: str) -> Path:
         """The file of the painting `name`.

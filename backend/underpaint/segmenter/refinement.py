@@ -3,8 +3,8 @@
 A net decides in cells of four pixels, whose boundaries lie near edges, not on them, and it speckles what it is unsure
 of. Here the probabilities take a random walk: each step, a pixel's become the mean of its neighbours', weighted by how
 alike the colours are, so classes spread within a stroke and stop at its edge. This is pixel-adaptive mask refinement
-(Araslanov and Roth, "Single-stage semantic segmentation from image labels", CVPR 2020): with a few neighbours at growing
-distances, ten steps reach far, at a small part of what a dense CRF costs.
+(Araslanov and Roth, "Single-stage semantic segmentation from image labels", CVPR 2020): neighbours at growing
+distances reach far in ten steps, at a small part of what a dense CRF costs.
 """
 
 import torch
@@ -20,11 +20,11 @@ _SHARPENING = 1.2  # means are less confident than they are right; this power gi
 
 @torch.inference_mode()
 def refine(probabilities: Tensor, images: Tensor) -> Tensor:
-    """Probabilities float32 (N, classes, h, w), 0–1, moved to the edges of `images`, finite float32 (N, channels, h, w).
+    """Probabilities float32 (N, classes, h, w), 0–1, with their boundaries moved to the edges of `images`.
 
-    The images may be in any unit: a difference counts in proportion to those around it. The result has the shape of
-    `probabilities` and sums to 1 over the classes; equal input gives equal results on the CPU. Beside the result, memory
-    is about as much again, and 50 values a cell of 2 by 2 pixels.
+    The images are finite float32 (N, channels, h, w) in any unit: a difference counts in proportion to those around it.
+    The result has the shape of `probabilities` and sums to 1 over the classes; equal input gives equal results on the
+    CPU. Beside the result, memory is about as much again, and 50 values a cell of 2 by 2 pixels.
     """
     height, width = probabilities.shape[2:]
     cells = (max(1, round(height / _CELL)), max(1, round(width / _CELL)))
