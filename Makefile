@@ -7,7 +7,9 @@ LABEL_STUDIO := $(LABEL_STUDIO_VENV)/bin/label-studio
 HOST := 127.0.0.1
 PORT := 9090
 
-.PHONY: demo up test unit lint install clean
+DATASETS := ../shared/data
+
+.PHONY: demo up test unit lint base bench-learning install clean
 
 demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
 	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data "$(DATA)") $(if $(ONCE),--once)
@@ -25,6 +27,12 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+base: install ## make the base segmenter anew (DATASETS=folder with monet/train, monet/val, monet-unlabelled)
+	$(VENV)/bin/python -m underpaint_workers.make_base --data "$(DATASETS)"
+
+bench-learning: $(VENV)/.dev ## how well few labels are learned from, into build/learning.json (DATASETS=folder with monet)
+	$(VENV)/bin/python tests/bench/learning.py --data "$(DATASETS)/monet"
 
 install: $(VENV)/.installed ## the environment in .venv
 

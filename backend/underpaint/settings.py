@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     train_epochs: int = Field(70, ge=1, description="Passes over the training paintings in one retrain.")
     train_min_steps: int = Field(250, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
     train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
+    train_folds: int = Field(
+        0,
+        ge=0,
+        description="Parts of the paintings that are left out in turn to find how long to train, where there are fewer "
+        "than five validation paintings to stop by; each costs as much time as the training. 0: none.",
+    )
     image_size: int = Field(320, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
     encoder: str = Field(
         "tu-tf_efficientnet_lite0",

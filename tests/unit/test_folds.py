@@ -23,7 +23,7 @@ def _painting(seed: int) -> Item:
 def test_every_painting_is_left_out_once_and_the_last_run_learns_from_all() -> None:
     told: list[Progress] = []
     items = [_painting(seed) for seed in range(3)]
-    made = train_by_folds(items, CLASSES, None, QUICK, 3, snapshot="abc", progress=told.append)
+    made = train_by_folds(items, CLASSES, None, replace(QUICK, folds=3), snapshot="abc", progress=told.append)
     starts = [each for each in told if each.step == 1]
     assert len(starts) == 4
     assert [each.validation_miou is not None for each in told if each.step == 20][:3] == [True] * 3
@@ -37,13 +37,13 @@ def test_every_painting_is_left_out_once_and_the_last_run_learns_from_all() -> N
 def test_it_stops_where_the_folds_did_best() -> None:
     """At a rate of zero every look scores the same, and the longest of equals is taken."""
     items = [_painting(seed) for seed in range(2)]
-    made = train_by_folds(items, CLASSES, None, replace(QUICK, lr=0.0), 5)
+    made = train_by_folds(items, CLASSES, None, replace(QUICK, lr=0.0, folds=5))
     assert made.card.settings["stop_after"] == 1
     assert made.weights == train(items, CLASSES, None, replace(QUICK, lr=0.0)).weights
 
 
 def test_one_painting_cannot_be_folded() -> None:
     told: list[Progress] = []
-    made = train_by_folds([_painting(0)], CLASSES, None, QUICK, 3, progress=told.append)
+    made = train_by_folds([_painting(0)], CLASSES, None, replace(QUICK, folds=3), progress=told.append)
     assert len(told) == made.card.settings["steps"] == 20
     assert all(each.validation_miou is None for each in told)

@@ -71,7 +71,7 @@ def test_a_better_challenger_is_promoted_with_its_metrics(
 ) -> None:
     old = promoted(retrain, make_checkpoint, "sky")
     better = make_checkpoint(CLASSES, "water", image_size=96)
-    monkeypatch.setattr(retraining, "train", lambda *_, **__: better)
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: better)
     labels(2, 6)
     record = retrain.run()
     assert (record["status"], record["stage"], record["champion"]) == ("finished", "promoted", old)
@@ -85,7 +85,7 @@ def test_a_worse_challenger_is_kept_and_refused(
 ) -> None:
     old = promoted(retrain, make_checkpoint, "water")
     worse = make_checkpoint(CLASSES, "sky", image_size=96)
-    monkeypatch.setattr(retraining, "train", lambda *_, **__: worse)
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: worse)
     labels(2, 6)
     record = retrain.run()
     assert (record["status"], record["stage"]) == ("finished", "refused")
@@ -104,7 +104,7 @@ def test_a_rollback_during_training_is_what_the_challenger_is_held_against(
         back.append(promoted(retrain, make_checkpoint, "water"))
         return worse
 
-    monkeypatch.setattr(retraining, "train", train_while_an_admin_acts)
+    monkeypatch.setattr(retraining, "train_by_folds", train_while_an_admin_acts)
     labels(2, 6)
     assert retrain.run()["stage"] == "refused"
     assert champion(retrain) == back[0]
@@ -158,7 +158,7 @@ def test_the_first_challenger_is_held_against_the_base(
 ) -> None:
     retrain = with_base(CLASSES, winner)
     challenger = make_checkpoint(CLASSES, "water" if winner == "sky" else "sky", image_size=96)
-    monkeypatch.setattr(retraining, "train", lambda *_, **__: challenger)
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: challenger)
     labels(2, 6)
     record = retrain.run()
     assert (record["stage"], record["champion"]) == (stage, base_version(retrain))
@@ -185,7 +185,7 @@ def test_a_base_that_does_not_serve_the_project_has_no_part_in_it(
         parents.extend(each for each in (*arguments, *named.values()) if isinstance(each, Checkpoint))
         return make_checkpoint(CLASSES, "water", image_size=96)
 
-    monkeypatch.setattr(retraining, "train", keep_the_parent)
+    monkeypatch.setattr(retraining, "train_by_folds", keep_the_parent)
     labels(2, 6)
     record = retrain.run()
     assert [parent.version for parent in parents] == ([old] if old else [])
@@ -235,7 +235,7 @@ def test_redis_going_away_costs_no_training(
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(signals, "announce", gone)
-    monkeypatch.setattr(retraining, "train", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
     labels(1, 0)
     assert retrain.run()["status"] == "finished"
     assert champion(retrain)

@@ -64,6 +64,7 @@ def train(
     limit: Annotated[int | None, typer.Option(min=1, help="Learn from so many paintings, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest time to train.")] = None,
+    folds: Annotated[int | None, typer.Option(min=0, help="Find how long to train by cross-validation.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a checkpoint on a data set."""
@@ -71,6 +72,7 @@ def train(
 
     from underpaint.checkpoints import folder
     from underpaint_workers import training
+    from underpaint_workers.folds import train_by_folds
 
     folder.check_free(out)
     paintings = _open(data).of_domain(domain)
@@ -86,6 +88,7 @@ def train(
         architecture=start.card.architecture if start else arch or settings.architecture,
         encoder=start.card.encoder if start else encoder or settings.encoder,
         seed=seed,
+        folds=settings.folds if folds is None else folds,
         minutes=settings.minutes if minutes is None else minutes,
     )
     with _bar() as bar:
@@ -96,8 +99,8 @@ def train(
             said = f"train: loss {progress.loss:.3f}{seen}"
             bar.update(line, completed=progress.step, total=progress.steps, description=said)
 
-        checkpoint = training.train(
-            map(paintings.load, names),
+        checkpoint = train_by_folds(
+            [paintings.load(name) for name in names],
             paintings.classes,
             start,
             settings,

@@ -95,7 +95,7 @@ def _report(stage: str, checkpoint: Checkpoint, unseen: Dataset) -> Metrics:
 
 def _read(path: Path) -> np.ndarray:  # type: ignore[type-arg]
     with Image.open(path) as file:
-        return np.asarray(file.convert("RGB"))
+        return np.array(file.convert("RGB"))
 
 
 def main() -> None:

@@ -21,9 +21,10 @@ from underpaint.taxonomy import corresponding
 from underpaint_workers import snapshot
 from underpaint_workers.dataset import Dataset
 from underpaint_workers.evaluation import Metrics, evaluate
+from underpaint_workers.folds import train_by_folds
 from underpaint_workers.gate import ENOUGH_PAINTINGS, decide
 from underpaint_workers.runs import Run
-from underpaint_workers.training import TrainSettings, train
+from underpaint_workers.training import TrainSettings
 
 
 class NothingToLearn(ValueError):
@@ -73,8 +74,8 @@ class Retraining:
                 else "no accepted labels: submit some annotations that contain regions, then train again"
             )
         data = Dataset.open(taken.folder)
-        challenger = train(
-            map(data.load, training),
+        challenger = train_by_folds(
+            [data.load(name) for name in training],
             taken.classes,
             self._serving(taken.classes),
             TrainSettings.of(self.settings),

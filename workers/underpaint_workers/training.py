@@ -49,6 +49,8 @@ class TrainSettings:
     """Longest time to train; the schedule fits itself to it."""
     stop_after: float = 1.0
     """Share (0–1) of the run after which it ends, its rate not yet at zero."""
+    folds: int = 0
+    """Parts of the paintings to leave out in turn, as :func:`~underpaint_workers.folds.train_by_folds` does."""
     patience: int = 5
     """Looks at the validation paintings without a gain, of ten in a run, after which it stops."""
     image_size: int = 320
@@ -90,6 +92,7 @@ class TrainSettings:
             epochs=settings.train_epochs,
             min_steps=settings.train_min_steps,
             minutes=settings.train_minutes,
+            folds=settings.train_folds,
             image_size=settings.image_size,
             architecture=settings.architecture,
             encoder=settings.encoder,
