@@ -11,6 +11,7 @@ from torch.nn import functional
 from underpaint.checkpoints import Card, Checkpoint
 from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.channels import Image
+from underpaint.segmenter.refinement import refine
 from underpaint.segmenter.segmenter import Segmenter, _at_natural_size, fit, resolve_device
 
 CLASSES = ("sky", "sea", "tree")
@@ -47,13 +48,26 @@ def test_answers_have_the_size_of_the_painting(segmenter: Segmenter, size: tuple
 
 
 def test_the_net_sees_the_painting_normalised(segmenter: Segmenter, checkpoint: Checkpoint) -> None:
-    """Without any resizing or padding, the answer is the net's own."""
+    """Without any resizing or padding, the answer is the net's own, refined."""
     image = painting(64, 64)
+    normalised = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
-        odds = checkpoint.module()(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1).softmax(dim=1)[0]
+        odds = refine(checkpoint.module()(normalised).softmax(dim=1), normalised)[0]
     class_map, confidence = segmenter.predict(image)
     np.testing.assert_allclose(confidence, odds.max(dim=0).values, atol=1e-4)
     assert (class_map == odds.argmax(dim=0).numpy()).mean() > 0.999
+
+
+def test_best_is_the_mean_of_six_views(segmenter: Segmenter, checkpoint: Checkpoint) -> None:
+    """Of a painting at three sizes and mirrored: the answer for a mirrored painting is mirrored too."""
+    image = painting(64, 96)
+    class_map, confidence = segmenter.predict(image, "best")
+    mirrored_map, mirrored = segmenter.predict(np.ascontiguousarray(image[:, ::-1]), "best")
+    np.testing.assert_allclose(mirrored[:, ::-1], confidence, atol=1e-3)
+    assert (mirrored_map[:, ::-1] == class_map).mean() > 0.99
+    once = segmenter.predict(image)
+    assert not np.allclose(segmenter.predict(np.ascontiguousarray(image[:, ::-1]))[1][:, ::-1], once[1], atol=1e-3)
+    assert not np.allclose(once[1], confidence, atol=1e-3)
 
 
 def test_a_batch_answers_as_its_paintings_alone_do(segmenter: Segmenter) -> None:

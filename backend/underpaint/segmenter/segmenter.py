@@ -22,7 +22,7 @@ ClassMap = NDArray[np.uint8]
 Confidence = NDArray[np.float32]
 
 Quality = Literal["fast", "best"]
-"""``fast`` looks at a painting once; ``best`` six times, at three sizes and mirrored, and moves boundaries to edges."""
+"""How often a painting is looked at: ``fast`` once, ``best`` six times, at three sizes and mirrored."""
 
 STRIDE = 32  # encoders halve an image five times
 _STRIP_VALUES = 2**24  # probabilities held at natural size at a time: 64 MiB in float32
@@ -123,7 +123,7 @@ class Segmenter:
             if logits.shape[2:] != size:
                 logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
             mean = mean.to(logits) + logits.softmax(dim=1) / len(views)
-        return refine(mean, self._normalised(images)) if quality == "best" else mean
+        return refine(mean, self._normalised(images))
 
     def _normalised(self, images: Sequence[NDArray[Any]]) -> Tensor:
         batch = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
