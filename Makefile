@@ -28,7 +28,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-base: install ## make the base segmenter anew (DATASETS=folder with monet/train, monet/val, monet-unlabelled)
+base: install ## make the base segmenter anew (DATASETS=folder with monet)
 	$(VENV)/bin/python -m underpaint_workers.make_base --data "$(DATASETS)"
 
 bench-learning: $(VENV)/.dev ## how well few labels are learned from, into build/learning.json (DATASETS=folder with monet)
