@@ -67,6 +67,12 @@ def own_settings(images: Server, redis_server: RedisServer, tmp_path_factory: py
     )
 
 
+CONFIG = parse(
+    '<View><Image name="image" value="$image"/>'
+    '<BrushLabels name="label" toName="image"><Label value="Sky"/></BrushLabels></View>'
+)
+
+
 @pytest.fixture(scope="module")
 def client(own_settings: Settings, make_checkpoint: Callable[..., Checkpoint]) -> Iterator[TestClient]:
     """A backend on which every recorded project has a champion that sees sky everywhere."""
@@ -83,7 +89,7 @@ def client(own_settings: Settings, make_checkpoint: Callable[..., Checkpoint]) -
     app = create_app(own_settings)
     with TestClient(app) as client:
         for project in projects:
-            app.state.backend.champions.version(project)  # as after a /setup of each
+            app.state.backend.champions.version(project, CONFIG)  # as after a /setup of each
         yield client
 
 

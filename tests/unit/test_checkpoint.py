@@ -149,7 +149,7 @@ def test_channels_and_options_come_back() -> None:
     )
     made = Checkpoint.from_module(build(architecture), card)
     module = Checkpoint(Card.from_json(made.card.to_json()), made.weights).module()
-    assert module.get_submodule("decoder.dropout").extra_repr().startswith("p=0.5")
+    assert module.get_submodule("decoder.1").extra_repr().startswith("p=0.5")
     with torch.inference_mode():
         assert module(torch.zeros(1, 2, 32, 32)).shape == (1, 1, 32, 32)
 

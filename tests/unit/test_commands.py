@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from underpaint.checkpoints import Card, Checkpoint, Store
@@ -17,11 +19,16 @@ from underpaint.checkpoints.folder import FolderError
 from underpaint.checkpoints.lookup import find
 from underpaint.cli import main
 from underpaint.segmenter.architecture import Architecture, build
+from underpaint.segmenter.channels import Image as Raster
+from underpaint.segmenter.channels import statistics
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
+from underpaint_workers import training
 from underpaint_workers.dataset import Dataset, Item, write_classes, write_item
 
 CLASSES = ("sky", "water")
+# softmax((3, 0)) is what the net is sure of everywhere, and the refinement raises it to the power of 1.2.
+SURE = float(1 / (1 + np.exp(-1.2 * 3)))
 ENDINGS = (".png", ".overlay.jpg", ".confidence.png")
 Command = Callable[..., tuple[int, str, str]]
 
@@ -91,8 +98,7 @@ def test_evaluate_prints_one_json_object(underpaint: Command, data: Path, checkp
     assert scores["accuracy"] == pytest.approx(0.5)
     assert scores["per_class"] == {"sky": pytest.approx(0.5), "water": 0.0}
     assert scores["boundary_f1"] == 0.0
-    # softmax((3, 0)) is what it is sure of everywhere
-    assert scores["calibration_error"] == pytest.approx(1 / (1 + np.exp(-3)) - 0.5, abs=1e-4)
+    assert scores["calibration_error"] == pytest.approx(SURE - 0.5, abs=1e-4)
 
 
 def test_evaluate_shows_a_table_and_writes_a_report(
@@ -100,7 +106,16 @@ def test_evaluate_shows_a_table_and_writes_a_report(
 ) -> None:
     status, answer, _ = underpaint("evaluate", checkpoint, "--data", data, "--report", tmp_path / "new" / "report.html")
     assert status == 0
-    for part in ("water", "mIoU", "0.250", "pixel accuracy", "0.500", "boundary F1", "calibration error", "0.453"):
+    for part in (
+        "water",
+        "mIoU",
+        "0.250",
+        "pixel accuracy",
+        "0.500",
+        "boundary F1",
+        "calibration error",
+        f"{SURE - 0.5:.3f}",
+    ):
         assert part in answer
     report = (tmp_path / "new" / "report.html").read_text()
     assert sky.version in report
@@ -125,7 +140,7 @@ def test_predict_writes_maps_overlays_and_confidences(
         assert (file.mode, file.size) == ("P", (70, 50))
         assert not np.array(file).any()
     with Image.open(tmp_path / "out" / "both.confidence.png") as file:
-        assert set(np.unique(np.array(file))) == {round(255 / (1 + np.exp(-3)))}
+        assert set(np.unique(np.array(file))) == {round(255 * SURE)}
 
 
 def test_predict_names_what_it_left_out(underpaint: Command, data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -170,6 +185,56 @@ def test_predict_reads_rasters_as_they_are(underpaint: Command, tmp_path: Path) 
         assert file.size == (60, 40)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_predict_keeps_the_values_of_rgb_beyond_8_bits(
+    underpaint: Command, tmp_path: Path, dtype: type[np.generic]
+) -> None:
+    image = np.random.default_rng(0).uniform(300, 900, (40, 60, 3)).astype(dtype)
+    made = untrained(3, image)
+    checkpoint_folder.write(tmp_path / "checkpoint", made)
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # OpenCV's own choice for float32 loses
+    cv2.imwrite(str(tmp_path / "one.tif"), np.asarray(image)[..., ::-1], plain)
+    status, _, remarks = underpaint("predict", tmp_path / "checkpoint", tmp_path / "one.tif", "--out", tmp_path / "out")
+    assert status == 0, remarks
+    assert_predicted(tmp_path / "out", made, image)
+
+
+def test_predict_makes_one_channel_of_a_colour_picture(underpaint: Command, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    made = untrained(1, image)
+    checkpoint_folder.write(tmp_path / "checkpoint", made)
+    Image.fromarray(image).save(tmp_path / "one.jpg")
+    status, _, remarks = underpaint("predict", tmp_path / "checkpoint", tmp_path / "one.jpg", "--out", tmp_path / "out")
+    assert status == 0, remarks
+    with Image.open(tmp_path / "one.jpg") as file:
+        luma = np.asarray(cv2.cvtColor(np.array(file), cv2.COLOR_RGB2GRAY), np.uint8)
+    assert_predicted(tmp_path / "out", made, luma)
+
+
+def test_predict_leaves_out_what_is_too_large_or_has_other_channels(
+    underpaint: Command, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERPAINT_MAX_IMAGE_PIXELS", "2000")
+    cv2.imwrite(str(data / "images" / "large.tif"), np.zeros((50, 41, 3), np.uint16))
+    cv2.imwrite(str(data / "images" / "four.tif"), np.zeros((40, 48, 4), np.float32))
+    status, answer, remarks = underpaint("predict", checkpoint, data / "images", "--out", tmp_path / "out")
+    assert status == 1
+    assert "3 of 5 images" in answer
+    large, four = (next(line for line in remarks.splitlines() if line.count(name) == 1) for name in ("large", "four"))
+    assert "2,000 pixels" in large
+    assert "4 channels" in four
+
+
+def test_predict_overwrites_no_other_classes(underpaint: Command, data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    write_classes(data, ("sea", "land"))
+    before = (data / "classes.json").read_bytes()
+    assert_one_line(underpaint("predict", checkpoint, data / "images", "--out", data), "classes.json", "another folder")
+    assert (data / "classes.json").read_bytes() == before
+    assert not (data / "sky.png").exists()
+    for _ in range(2):  # its own are no others
+        assert underpaint("predict", checkpoint, data / "images", "--out", tmp_path / "out")[0] == 0
+
+
 @pytest.mark.parametrize("given", ["checkpoint", "a version", "base"])
 def test_a_checkpoint_is_a_folder_a_version_or_the_base(
     given: str, checkpoint: Path, sky: Checkpoint, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +272,19 @@ def test_what_is_no_checkpoint_is_one_line(
 def test_photographs_are_not_mixed_with_paintings(underpaint: Command, data: Path, tmp_path: Path) -> None:
     (data / "domains.json").write_text('{"sky": "photo"}')
     assert_one_line(underpaint("train", "--data", data, "--out", tmp_path / "out"), "photo", "--domain")
+
+
+def test_a_domain_is_chosen_for_validation_and_evaluation_too(
+    underpaint: Command, data: Path, checkpoint: Path, sky: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "domains.json").write_text('{"sky": "photo"}')
+    assert_one_line(underpaint("evaluate", checkpoint, "--data", data), "photo", "--domain")
+    status, answer, _ = underpaint("evaluate", checkpoint, "--data", data, "--domain", "photo", "--json")
+    assert (status, json.loads(answer)["paintings"], json.loads(answer)["accuracy"]) == (0, 1, 1.0)
+    note_trainings(monkeypatch, sky)
+    arguments = ("train", "--data", data, "--val", data, "--domain", "painting", "--out", tmp_path / "out", "--json")
+    status, answer, _ = underpaint(*arguments)
+    assert (status, json.loads(answer)["paintings"], json.loads(answer)["metrics"]["paintings"]) == (0, 2, 2)
 
 
 def test_what_is_no_data_set_is_one_line(underpaint: Command, checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -267,8 +345,6 @@ def test_train_goes_on_from_a_parent(underpaint: Command, data: Path, checkpoint
 def test_the_base_is_the_parent_unless_told_otherwise(
     underpaint: Command, data: Path, checkpoint: Path, sky: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from underpaint_workers import training
-
     starts = []
 
     def train(
@@ -288,11 +364,72 @@ def test_the_base_is_the_parent_unless_told_otherwise(
     assert starts == [(sky.version, "FPN"), (sky.version, "FPN"), (None, "FPN"), (None, "Unet"), (sky.version, "FPN")]
 
 
+def test_a_parent_gives_its_options_and_its_case(underpaint: Command, data: Path, tmp_path: Path) -> None:
+    train = ("train", "--data", data, "--out")
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    assert underpaint(*train, parent, "--parent", "imagenet", "--strategy", "final")[0] == 0
+    status, _, remarks = underpaint(*train, child, "--parent", parent, "--arch", "hYPERCOLUMN")
+    assert status == 0, remarks
+    made, began = checkpoint_folder.read(child), checkpoint_folder.read(parent)
+    assert made.card.parent == began.version
+    assert (made.card.architecture, made.card.options) == ("Hypercolumn", {"decoder_channels": 0})
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint16, 1), (np.uint16, 3), (np.float32, 3)])
+def test_only_8_bit_rgb_starts_from_the_base_unasked(
+    underpaint: Command,
+    checkpoint: Path,
+    sky: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: type[np.generic],
+    channels: int,
+) -> None:
+    monkeypatch.setenv("UNDERPAINT_BASE", str(checkpoint))
+    monkeypatch.setenv("UNDERPAINT_ARCHITECTURE", sky.card.architecture)
+    trainings = note_trainings(monkeypatch, sky)
+    data = tmp_path / "rasters"
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    cv2.imwrite(str(data / "images" / "one.tif"), np.ones((40, 48, channels), dtype))
+    Image.new("L", (48, 40)).save(data / "labels" / "one.png")
+    (data / "classes.json").write_text(json.dumps({"classes": CLASSES, "channels": channels}))
+    status, _, remarks = underpaint("train", "--data", data, "--out", tmp_path / "new")
+    assert status == 0, remarks
+    assert [parent for parent, _, _ in trainings] == [None]
+    ended = underpaint("train", "--data", data, "--parent", "base", "--out", tmp_path / "newer")
+    if channels == 3:
+        assert ended[0] == 0
+        assert trainings[-1][0] == sky
+    else:
+        assert_one_line(ended, "base sees 3 channels", "images have 1", "--parent imagenet")
+
+
+def test_final_from_imagenet_has_no_other_architecture(underpaint: Command, data: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--data", data, "--out", tmp_path / "out", "--strategy", "final", "--arch")
+    assert_one_line(underpaint(*arguments, "Unet"), "--strategy final", "Unet", "leave out --arch")
+    status, _, remarks = underpaint(*arguments, "hypercolumn")
+    assert status == 0, remarks
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_few_validation_paintings_only_score(
+    underpaint: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sky: Checkpoint, count: int
+) -> None:
+    for index in range(count):
+        write_item(tmp_path / "val", str(index), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+    write_classes(tmp_path / "val", CLASSES)
+    trainings = note_trainings(monkeypatch, sky)
+    arguments = ("train", "--data", data, "--val", tmp_path / "val", "--out", tmp_path / "out", "--json")
+    status, answer, remarks = underpaint(*arguments)
+    assert status == 0, remarks
+    assert len(trainings[0][2]) == (5 if count == 5 else 0)
+    assert json.loads(answer)["metrics"]["paintings"] == count
+
+
 def test_paintings_are_drawn_by_the_seed(
     underpaint: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sky: Checkpoint
 ) -> None:
-    from underpaint_workers import training
-
     drawn = []
 
     def train(items: Iterable[Item], *_: object, **__: object) -> Checkpoint:
@@ -314,10 +451,9 @@ def test_paintings_are_drawn_by_the_seed(
 def test_validation_paintings_are_told_in_the_classes_that_are_learned(
     underpaint: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sky: Checkpoint
 ) -> None:
-    from underpaint_workers import training
-
     labels = np.array([[0, 1, 2, 255]], np.uint8)
-    write_item(tmp_path / "val", "a", np.zeros((1, 4, 3), np.uint8), labels)
+    for name in "abcde":
+        write_item(tmp_path / "val", name, np.zeros((1, 4, 3), np.uint8), labels)
     write_classes(tmp_path / "val", ("River", "bicycle", "sky"))
     given: list[Item] = []
 
@@ -330,7 +466,7 @@ def test_validation_paintings_are_told_in_the_classes_that_are_learned(
         "train", "--data", data, "--val", tmp_path / "val", "--out", tmp_path / "out", "--json"
     )
     assert status == 0
-    assert [class_map.tolist() for _, class_map in given] == [[[1, 255, 0, 255]]]
+    assert [class_map.tolist() for _, class_map in given] == [[[1, 255, 0, 255]]] * 5
     assert json.loads(answer)["metrics"]["per_class"] == {"River": 0.0, "bicycle": 0.0, "sky": pytest.approx(1 / 3)}
 
 
@@ -361,6 +497,54 @@ def test_a_machine_without_the_workers_has_the_other_commands() -> None:
     commands = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "serve" in commands
     assert not {"train", "evaluate", "predict"} & set(commands)
+
+
+def untrained(channels: int, image: Raster) -> Checkpoint:
+    """A checkpoint with random weights, for images such as this one."""
+    torch.manual_seed(0)
+    module = build(Architecture(encoder="resnet18", classes=CLASSES, channels=channels))
+    mean, std = statistics([image[..., :channels]])
+    card = Card(
+        architecture="FPN",
+        encoder="resnet18",
+        classes=CLASSES,
+        image_size=64,
+        channels=channels,
+        mean=mean,
+        std=std,
+    )
+    return Checkpoint.from_module(module, card)
+
+
+def assert_predicted(out: Path, checkpoint: Checkpoint, image: Raster) -> None:
+    class_map, confidence = Segmenter(checkpoint).predict(image)
+    with Image.open(out / "one.png") as file:
+        assert np.array_equal(np.array(file), class_map)
+    with Image.open(out / "one.confidence.png") as file:
+        assert np.array_equal(np.array(file), np.rint(confidence * 255))
+    assert np.ptp(confidence) > 0.01, "it sees the same everywhere"
+
+
+def note_trainings(
+    monkeypatch: pytest.MonkeyPatch, made: Checkpoint
+) -> list[tuple[Checkpoint | None, training.TrainSettings, Sequence[Item]]]:
+    """Parent, settings and validation paintings of each training from now on, all of which make ``made``."""
+    noted: list[tuple[Checkpoint | None, training.TrainSettings, Sequence[Item]]] = []
+
+    def train(
+        items: object,
+        classes: object,
+        parent: Checkpoint | None,
+        settings: training.TrainSettings,
+        *,
+        validation: Sequence[Item],
+        **_: object,
+    ) -> Checkpoint:
+        noted.append((parent, settings, validation))
+        return replace(made, card=replace(made.card, settings={"strategy": "all"}))
+
+    monkeypatch.setattr(training, "train", train)
+    return noted
 
 
 def assert_one_line(ended: tuple[int, str, str], *said: str) -> None:

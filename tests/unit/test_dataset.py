@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import DATA
-from underpaint_workers.dataset import Dataset, DatasetError, write_classes, write_item
+from underpaint.labelstudio.decoding import ImageError
+from underpaint_workers.dataset import Dataset, DatasetError, check_classes, read_image, write_classes, write_item
 
 MONET = DATA / "monet" / "val"
 
@@ -146,11 +148,52 @@ def test_heights_of_other_types_become_float32(tmp_path: Path, dtype: type[np.ge
     np.testing.assert_array_equal(loaded[..., 0], heights)
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 4)])
-def test_pictures_of_other_channels_are_rgb_unless_the_data_set_says_so(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    dataset = raster_set(tmp_path, "one.png", np.full(shape, 9, np.uint8), '{"classes": ["sky"]}')
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (np.full((4, 6), 9, np.uint8), 9),
+        (np.full((4, 6, 4), (0, 0, 0, 255), np.uint8), 0),
+        (np.zeros((4, 6, 4), np.uint8), 255),
+        (np.zeros((4, 6, 4), np.uint16), 255),
+    ],
+    ids=["grey", "opaque", "transparent", "transparent, 16 bits"],
+)
+def test_pictures_are_rgb_on_white_unless_the_data_set_says_otherwise(
+    tmp_path: Path, image: NDArray[Any], shown: int
+) -> None:
+    dataset = raster_set(tmp_path, "one.png", image, '{"classes": ["sky"]}')
     assert dataset.channels == 3
-    np.testing.assert_array_equal(dataset.load("one")[0], np.full((4, 6, 3), 9, np.uint8))
+    np.testing.assert_array_equal(dataset.load("one")[0], np.full((4, 6, 3), shown, np.uint8))
+
+
+@pytest.mark.parametrize(("mode", "channels", "has"), [("RGB", 3, 3), ("RGB", 1, 3), ("L", 1, 1), ("L", 3, 3)])
+def test_a_picture_is_upright_and_keeps_what_can_be_made_into_the_channels_wanted(
+    tmp_path: Path, mode: str, channels: int, has: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # what is left in the file is up on the screen
+    image = Image.new(mode, (40, 30), "black")
+    image.paste("white", (0, 0, 20, 30))
+    image.save(tmp_path / "one.jpg", exif=exif)
+    read = read_image(tmp_path / "one.jpg", channels)
+    assert read.shape == (40, 30, has)
+    assert read.dtype == np.uint8
+    assert read[:15].min() > 200
+    assert read[25:].max() < 50
+
+
+def test_grey_of_16_bits_keeps_them_for_whoever_sees_three_channels(tmp_path: Path) -> None:
+    grey = np.full((4, 6), 40000, np.uint16)
+    cv2.imwrite(str(tmp_path / "one.png"), grey)
+    np.testing.assert_array_equal(read_image(tmp_path / "one.png"), grey[..., None])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_more_pixels_than_allowed_are_refused(tmp_path: Path, dtype: type[np.generic]) -> None:
+    cv2.imwrite(str(tmp_path / "one.tif"), np.zeros((4, 6, 3), dtype))
+    assert read_image(tmp_path / "one.tif", 3, 24).dtype == dtype
+    with pytest.raises(ImageError, match=r"one\.tif: 6×4 is more than 23 pixels; shrink it"):
+        read_image(tmp_path / "one.tif", 3, 23)
 
 
 def test_other_channels_than_the_data_set_says_are_refused(tmp_path: Path) -> None:
@@ -159,10 +202,10 @@ def test_other_channels_than_the_data_set_says_are_refused(tmp_path: Path) -> No
         dataset.load("one")
 
 
-@pytest.mark.parametrize("channels", ["0", "-1", "1.5", '"3"', "true", "null"])
-def test_channels_are_a_number(folder: Path, channels: str) -> None:
+@pytest.mark.parametrize("channels", ["0", "-1", "2", "5", "1.5", '"3"', "true", "null"])
+def test_channels_are_a_number_that_can_be_read(folder: Path, channels: str) -> None:
     (folder / "classes.json").write_text(f'{{"classes": ["sky", "sea"], "channels": {channels}}}')
-    with pytest.raises(DatasetError, match=r"classes\.json says .* channels: write how many"):
+    with pytest.raises(DatasetError, match=r"classes\.json says .* channels: write how many .* 1, 3 and 4"):
         Dataset.open(folder)
 
 
@@ -173,8 +216,17 @@ def test_a_broken_image_is_named(folder: Path, content: bytes, suffix: str, chan
     (folder / "images" / "one.png").unlink()
     (folder / "images" / f"one.{suffix}").write_bytes(content)
     (folder / "classes.json").write_text(f'{{"classes": ["sky", "sea"], "channels": {channels}}}')
-    with pytest.raises(DatasetError, match=rf"one\.{suffix} can't be read.*restore it"):
+    with pytest.raises(DatasetError, match=rf"one\.{suffix}: not an image .* or remove it and its label map"):
         Dataset.open(folder).load("one")
+
+
+@pytest.mark.parametrize("said", ['{"classes": ["sea", "sky"]}', '{"classes": ["sky", "sea"], "channels": 1}', "{"])
+def test_other_classes_are_not_overwritten(folder: Path, said: str) -> None:
+    check_classes(folder / "new", ["sky"])
+    check_classes(folder, ["sky", "sea"])
+    (folder / "classes.json").write_text(said)
+    with pytest.raises(DatasetError, match=r"classes\.json says something else .* name another folder"):
+        check_classes(folder, ["sky", "sea"])
 
 
 def test_domains_are_optional(folder: Path) -> None:

@@ -18,7 +18,6 @@ TINY = TrainSettings(strategy="head", epochs=1, min_steps=2, image_size=64, crop
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(make_base, "SCENES", 2)
-    monkeypatch.setattr(make_base, "PAINTING_EPOCHS", 1)
     monkeypatch.setattr(make_base, "SCENE_EPOCHS", 1)
     monkeypatch.setattr(make_base, "SCENE_SIZE", (64, 80))
     for seed, part in enumerate(("train", "val")):

@@ -9,6 +9,7 @@ from torch import nn
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.segmenter.architecture import Architecture, build
+from underpaint.segmenter.encoder_weights import load_imagenet
 from underpaint_workers.dataset import Item
 from underpaint_workers.strategies import STRATEGIES, Strategy, add_layer, fold_layer, last_stage, select, set_training
 from underpaint_workers.training import TrainSettings, train
@@ -19,6 +20,9 @@ LITE = "tu-tf_efficientnet_lite0"
 
 def _net(name: str = "FPN", encoder: str = LITE) -> nn.Module:
     torch.manual_seed(0)
+    if name == "DPT":  # takes vision transformers only
+        options = {"dynamic_img_size": True}
+        return build(Architecture(name=name, encoder="tu-vit_tiny_patch16_224", classes=CLASSES, options=options))
     return build(Architecture(name=name, encoder=encoder, classes=CLASSES))
 
 
@@ -72,7 +76,7 @@ def test_the_last_stage_is_what_only_the_deepest_features_need(encoder: str, pre
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", ["FPN", "Unet"])
+@pytest.mark.parametrize("name", ["FPN", "Unet", "Hypercolumn"])
 def test_a_training_step_changes_those_and_no_others(
     name: str, strategy: Strategy, make_checkpoint: Callable[..., Checkpoint]
 ) -> None:
@@ -105,7 +109,7 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["FPN", "Unet", "Hypercolumn"])
+@pytest.mark.parametrize("name", ["FPN", "Unet", "Hypercolumn", "DPT"])
 def test_a_folded_layer_is_the_same_net(name: str) -> None:
     module = _net(name).eval()
     images = torch.rand(1, 3, 64, 64)
@@ -127,6 +131,18 @@ def test_a_new_layer_starts_from_the_classes_it_matches() -> None:
     assert isinstance(noise, nn.Conv2d)
     assert noise.bias is not None
     torch.testing.assert_close(after - noise.bias.view(1, -1, 1, 1), before[:, [2, 0]], rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_layer_from_imagenet_lies_on_the_encoders_own_features() -> None:
+    settings = TrainSettings(strategy="final", min_steps=2, epochs=1, image_size=64, device="cpu")
+    made = train(_items(), CLASSES, None, settings)
+    assert (made.card.architecture, made.card.options) == ("Hypercolumn", {"decoder_channels": 0})
+    encoder = made.module().get_submodule("encoder")
+    untouched = build(Architecture(name="Hypercolumn", encoder=LITE, classes=CLASSES)).get_submodule("encoder")
+    load_imagenet(untouched, LITE)
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in untouched.state_dict().items())
+    again = train(_items(), CLASSES, made, settings)
+    assert again.card.parent == made.version
 
 
 def test_extra_needs_a_parent() -> None:

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from underpaint.settings import get_settings
 
 if TYPE_CHECKING:
     from underpaint.checkpoints.checkpoint import Checkpoint
-    from underpaint.segmenter.channels import Image
     from underpaint_workers.dataset import Dataset, Item
     from underpaint_workers.evaluation import Metrics, Seen
     from underpaint_workers.training import Progress as TrainProgress
@@ -39,6 +37,7 @@ CheckpointName = Annotated[
 ]
 Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Data set: a folder.")]
 QualityOption = Annotated[Quality, typer.Option(help="`best` takes longer.")]
+Domain = Annotated[str | None, typer.Option(help="Take one domain of domains.json; needed where there are several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -46,21 +45,23 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(file_okay=False, help="New folder for model.safetensors and card.json.")],
     val: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Data set to stop by, and to score the result on.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Data set to score the result on, and from five paintings on to stop by."
+        ),
     ] = None,
     parent: Annotated[
         str | None,
         typer.Option(
             metavar="base|imagenet|CHECKPOINT",
-            help="Where the weights start; if left out, the base where it is the same net, else imagenet.",
+            help="Where the weights start; if left out, the base if it is the same net and images are 8-bit RGB, else "
+            "imagenet.",
         ),
     ] = None,
     strategy: Annotated[Strategy, typer.Option(help="How much of the net learns.")] = "auto",
     arch: Annotated[str | None, typer.Option(help="Architecture, by smp's name; the parent's if left out.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder, by smp's name; the parent's if left out.")] = None,
-    domain: Annotated[
-        str | None, typer.Option(help="Learn from one domain of domains.json; needed where there are several.")
-    ] = None,
+    domain: Domain = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Learn from so many paintings, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest time to train.")] = None,
@@ -73,19 +74,29 @@ def train(
     from underpaint.checkpoints import folder
     from underpaint_workers import training
     from underpaint_workers.folds import train_by_folds
+    from underpaint_workers.gate import ENOUGH_PAINTINGS
+    from underpaint_workers.parent import find_parent
+    from underpaint_workers.score_table import score_table
 
     folder.check_free(out)
-    paintings = _open(data).of_domain(domain)
-    unseen = _open(val) if val else None
+    paintings = _open(data, domain)
+    unseen = _open(val, domain) if val else None
     names = paintings.names
     if limit is not None:
         names = tuple(names[index] for index in np.random.default_rng(seed).permutation(len(names))[:limit])
-    start = _parent(parent, arch, encoder)
+    first, _ = paintings.load(names[0])
+    start = find_parent(parent, arch, encoder, first, get_settings())
+    if strategy == "final" and start is None and (arch or "Hypercolumn").casefold() != "hypercolumn":
+        raise ValueError(
+            f"From ImageNet's weights, --strategy final is one layer on the encoder's own features, with no {arch} in "
+            "between: leave out --arch, name a --parent, or use another strategy."
+        )
     settings = training.TrainSettings.of(get_settings())
     settings = replace(
         settings,
         strategy=strategy,
         architecture=start.card.architecture if start else arch or settings.architecture,
+        options=start.card.options if start else {},
         encoder=start.card.encoder if start else encoder or settings.encoder,
         seed=seed,
         folds=settings.folds if folds is None else folds,
@@ -104,7 +115,7 @@ def train(
             paintings.classes,
             start,
             settings,
-            validation=_items(unseen, paintings.classes) if unseen else (),
+            validation=_items(unseen, paintings.classes) if unseen and len(unseen.names) >= ENOUGH_PAINTINGS else (),
             progress=show,
         )
     metrics = _evaluate(checkpoint, unseen) if unseen else None
@@ -124,13 +135,14 @@ def train(
     learned = f"{len(names)} painting{'' if len(names) == 1 else 's'}, strategy {facts['strategy']}"
     console.print(f"{facts['version']} in {out}: {learned}, {facts['seconds']:.0f} s", soft_wrap=True)
     if metrics:
-        console.print(_table(metrics))
+        console.print(score_table(metrics))
 
 
 def evaluate(
     checkpoint: CheckpointName,
     data: Data,
     quality: QualityOption = "fast",
+    domain: Domain = None,
     report: Annotated[
         Path | None, typer.Option(dir_okay=False, help="HTML file for scores and a contact sheet of the worst.")
     ] = None,
@@ -140,9 +152,10 @@ def evaluate(
     from underpaint.checkpoints.lookup import find
     from underpaint_workers.contact_sheet import ContactSheet
     from underpaint_workers.report import write_report
+    from underpaint_workers.score_table import score_table
 
     found = find(checkpoint, get_settings())
-    paintings = _open(data)
+    paintings = _open(data, domain)
     sheet = ContactSheet(paintings.classes)
     names = iter(paintings.names)
     show: Seen = lambda item, predicted, own: sheet.add(next(names), item, predicted, own.miou)  # noqa: E731
@@ -153,7 +166,7 @@ def evaluate(
     if as_json:
         _print_json({"version": found.version, "quality": quality, **asdict(metrics)})
     else:
-        console.print(_table(metrics))
+        console.print(score_table(metrics))
 
 
 def predict(
@@ -165,36 +178,38 @@ def predict(
     """Predict class maps of images."""
     from underpaint.checkpoints.lookup import find
     from underpaint.segmenter.segmenter import Segmenter
-    from underpaint_workers.dataset import write_classes
+    from underpaint_workers.dataset import check_classes, read_image, write_classes
     from underpaint_workers.overlay import write_prediction
 
     settings = get_settings()
     segmenter = Segmenter(find(checkpoint, settings), settings.device)
     named = _name(images, out)
+    check_classes(out, segmenter.classes)
     out.mkdir(parents=True, exist_ok=True)
     left_out = 0
     with _bar() as bar:
         for name, path in bar.track(named.items(), description="predict"):
             try:
-                image = _read(path, segmenter.card.channels)
+                image = read_image(path, segmenter.card.channels, settings.max_image_pixels)
+                class_map, confidence = segmenter.predict(image, quality)
             except (ValueError, OSError) as error:
                 left_out += 1
-                bar.console.print(f"left out: {error}", markup=False)
+                bar.console.print(f"left out: {path}: {str(error).removeprefix(f'{path}: ')}", markup=False)
                 continue
-            write_prediction(out, name, image, *segmenter.predict(image, quality), segmenter.classes)
+            write_prediction(out, name, image, class_map, confidence, segmenter.classes)
     write_classes(out, segmenter.classes)
     console.print(f"{len(named) - left_out} of {len(named)} images predicted, in {out}", soft_wrap=True)
     if left_out:
         raise typer.Exit(1)
 
 
-def _open(folder: Path) -> Dataset:
+def _open(folder: Path, domain: str | None) -> Dataset:
     from underpaint_workers.dataset import Dataset, DatasetError
 
     data = Dataset.open(folder)
     if not data.names:
         raise DatasetError(f"{folder} has no paintings: add images/NAME.jpg and labels/NAME.png.")
-    return data
+    return data.of_domain(domain)
 
 
 def _items(data: Dataset, classes: tuple[str, ...]) -> list[Item]:
@@ -208,40 +223,6 @@ def _items(data: Dataset, classes: tuple[str, ...]) -> list[Item]:
         if match is not None:
             ids[index] = match
     return [(image, ids[class_map]) for image, class_map in map(data.load, data.names)]
-
-
-def _read(path: Path, channels: int) -> Image:
-    """A picture as browsers show it, or for other ``channels`` than RGB's a raster as it is."""
-    from underpaint.labelstudio.decoding import decode
-    from underpaint_workers.dataset import RGB, _read_image
-
-    if channels == RGB:
-        return decode(path.read_bytes(), get_settings().max_image_pixels, str(path))
-    return _read_image(path, channels)
-
-
-def _parent(name: str | None, arch: str | None, encoder: str | None) -> Checkpoint | None:
-    """The checkpoint to start from, or None for ImageNet's weights; see the options of ``train``."""
-    from underpaint import base
-    from underpaint.checkpoints.lookup import find
-
-    settings = get_settings()
-    if name == "imagenet":
-        return None
-    found = find(name, settings) if name else base.load(settings.base)
-    if found is None:
-        return None
-    wanted = arch or found.card.architecture, encoder or found.card.encoder
-    if not name:  # the settings' net is wanted then
-        wanted = arch or settings.architecture, encoder or settings.encoder
-    if wanted == (found.card.architecture, found.card.encoder):
-        return found
-    if not name:
-        return None
-    raise ValueError(
-        f"The parent {name} is {found.card.architecture} with {found.card.encoder}, which gives no weights to "
-        f"{' with '.join(wanted)}: leave out --arch and --encoder, or start with --parent imagenet."
-    )
 
 
 def _evaluate(checkpoint: Checkpoint, data: Dataset, quality: Quality = "fast", seen: Seen | None = None) -> Metrics:
@@ -285,20 +266,3 @@ def _bar() -> Progress:
 
 def _print_json(values: dict[str, Any]) -> None:
     typer.echo(json.dumps(values, ensure_ascii=False))
-
-
-def _table(metrics: Metrics) -> Table:
-    table = Table("", "IoU", title=f"on {metrics.paintings} painting{'' if metrics.paintings == 1 else 's'}")
-    table.columns[1].justify = "right"
-    for name, score in metrics.per_class.items():
-        table.add_row(name, "–" if score is None else f"{score:.3f}")
-    table.add_section()
-    scores = {
-        "mIoU": metrics.miou,
-        "pixel accuracy": metrics.accuracy,
-        "boundary F1": metrics.boundary_f1,
-        "calibration error": metrics.calibration_error,
-    }
-    for name, score in scores.items():
-        table.add_row(name, "–" if score is None else f"{score:.3f}")
-    return table

@@ -7,8 +7,8 @@
     labels/NAME.png     8 bits a pixel: class ids, 255 unlabelled
     domains.json        optional: {"NAME": "painting", ...}
 
-Images are read as RGB. Where ``classes.json`` also says ``"channels": 1`` or 4, or an image has more than 8 bits, it is
-a raster, such as a terrain model, and read as it is.
+Images are read as RGB, as browsers show them. Where ``classes.json`` also says ``"channels": 1`` or 4, or an image has
+more than 8 bits, it is a raster, such as a terrain model, and read as it is.
 
 One is written by ``write_item`` for each painting and then ``write_classes``: a folder without ``classes.json`` is none
 yet.
@@ -24,12 +24,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from underpaint.labelstudio.decoding import ImageError, decode
 from underpaint.segmenter.channels import Image as Raster
 from underpaint.taxonomy import UNLABELLED
 
 RGB = 3
+CHANNELS = (1, RGB, 4)
+"""How many channels an image can have: OpenCV reads no others."""
+MAX_PIXELS = 2**30
+"""Largest image that OpenCV reads, in pixels."""
 PAINTING = "painting"
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
@@ -112,7 +117,15 @@ class Dataset:
         image_path, label_path = self.image_path(name), self.folder / "labels" / f"{name}.png"
         if not label_path.exists():
             raise DatasetError(f"{label_path} is missing: the folder changed since it was opened.")
-        image = _read_image(image_path, self.channels)
+        try:
+            image = read_image(image_path, self.channels)
+        except ImageError as error:
+            raise DatasetError(f"{error}, or remove it and its label map.") from error
+        if (has := image.shape[2]) != self.channels:
+            raise DatasetError(
+                f'{image_path} has {has} channels, and the data set {self.channels}: convert it, or write "channels": '
+                f"{has} in classes.json, if all images have as many."
+            )
         with Image.open(label_path) as file:
             if file.mode not in ("L", "P"):
                 raise DatasetError(f"{label_path} has mode {file.mode}: save it with 8 bits a pixel (L or P).")
@@ -151,7 +164,53 @@ def write_item(folder: Path, name: str, image: Raster, class_map: NDArray[np.uin
 def write_classes(folder: Path, classes: Sequence[str]) -> None:
     """Name the classes, after the last item: this is what makes `folder`, be it empty or missing, a data set."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "classes.json").write_text(json.dumps({"classes": list(classes)}, ensure_ascii=False), "utf-8")
+    (folder / "classes.json").write_bytes(_classes_json(classes))
+
+
+def check_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raise DatasetError if ``write_classes`` would replace a ``classes.json`` in `folder` that says anything else."""
+    path = folder / "classes.json"
+    if path.exists() and path.read_bytes() != _classes_json(classes):
+        raise DatasetError(f"{path} says something else and would be overwritten: name another folder, or remove it.")
+
+
+def _classes_json(classes: Sequence[str]) -> bytes:
+    return json.dumps({"classes": list(classes)}, ensure_ascii=False).encode()
+
+
+def read_image(path: Path, channels: int = RGB, max_pixels: int = MAX_PIXELS) -> Raster:
+    """An image file for a net that sees `channels` of them: (H, W, C) of uint8, uint16 or float32.
+
+    One of 8 bits, and a PNG that is transparent, is a picture: RGB as browsers show it, upright and laid on white, or
+    one channel where it is grey and one is wanted. All others, and 8 bits where four channels are wanted and there,
+    are rasters: they are read as they are, and C may differ from `channels`, as
+    :func:`~underpaint.segmenter.channels.conform` makes grey and RGB into each other.
+
+    Raises:
+        ImageError: it can't be read, or has more than `max_pixels`; begins with `path`.
+    """
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    try:
+        data = path.read_bytes()
+        readable = data and not (is_jpeg and channels == RGB)
+        raster: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if readable else None
+    except (OSError, cv2.error) as error:
+        raise ImageError(f"{path}: can't be read ({error}); restore it") from error
+    if raster is None:
+        return decode(data, max_pixels, str(path))
+    raster = np.atleast_3d(raster)
+    height, width, has = raster.shape
+    is_transparent = has == 4 and path.suffix.lower() == ".png"
+    if channels != 4 and (raster.dtype == np.uint8 or is_transparent):
+        picture = decode(data, max_pixels, str(path))
+        return picture[..., :1] if channels == has == 1 else picture
+    if width * height > max_pixels:
+        raise ImageError(f"{path}: {width}×{height} is more than {max_pixels:,} pixels; shrink it")
+    if raster.dtype not in (np.uint8, np.uint16):
+        raster = raster.astype(np.float32)  # heights also come as int16 or float64
+    # OpenCV reads blue, green, red.
+    image: Raster = raster[..., [2, 1, 0, *range(RGB, has)]] if has >= RGB else raster
+    return image
 
 
 def _read_classes(path: Path) -> tuple[tuple[str, ...], int]:
@@ -167,8 +226,8 @@ def _read_classes(path: Path) -> tuple[tuple[str, ...], int]:
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise DatasetError(f"{path} has no list of class names: {remedy}")
     channels = values.get("channels", RGB)
-    if type(channels) is not int or channels < 1:
-        raise DatasetError(f"{path} says {channels!r} channels: write how many an image has, such as 1 or {RGB}.")
+    if type(channels) is not int or channels not in CHANNELS:
+        raise DatasetError(f"{path} says {channels!r} channels: write how many an image has; 1, 3 and 4 can be read.")
     return tuple(classes), channels
 
 
@@ -184,37 +243,6 @@ def _read_domains(path: Path, names: set[str]) -> dict[str, str]:
     if strange := sorted(domains.keys() - names):
         raise DatasetError(f"{path} names {strange[0]!r}, which is no painting of the data set: correct or remove it.")
     return domains
-
-
-def _read_image(path: Path, channels: int) -> Raster:
-    """RGB uint8 (H, W, 3) of a picture, or a raster (H, W, `channels`) as it is."""
-    try:
-        if channels == RGB and path.suffix.lower() in (".jpg", ".jpeg"):
-            return _read_picture(path)
-        file = np.fromfile(path, np.uint8)
-        raster: Any = cv2.imdecode(file, cv2.IMREAD_UNCHANGED) if file.size else None
-        if channels == RGB and (raster is None or raster.dtype == np.uint8):
-            return _read_picture(path)  # palettes, transparency and greyscale become RGB there
-    except (OSError, cv2.error) as error:
-        raise DatasetError(f"{path} can't be read ({error}): restore it, or remove it and its label map.") from error
-    if raster is None:
-        raise DatasetError(f"{path} can't be read as an image: restore it, or remove it and its label map.")
-    if raster.dtype not in (np.uint8, np.uint16):
-        raster = raster.astype(np.float32)  # heights also come as int16 or float64
-    raster = np.atleast_3d(raster)
-    if raster.shape[2] != channels:
-        raise DatasetError(
-            f'{path} has {raster.shape[2]} channels, and the data set {channels}: convert it, or write "channels": '
-            f"{raster.shape[2]} in classes.json, if all images have as many."
-        )
-    # OpenCV reads blue, green, red.
-    image: Raster = raster[..., [2, 1, 0, 3][:channels]] if channels > 2 else raster
-    return image
-
-
-def _read_picture(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as file:
-        return np.array(ImageOps.exif_transpose(file).convert("RGB"))
 
 
 def _is_image(path: Path) -> bool:

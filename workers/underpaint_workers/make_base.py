@@ -24,7 +24,6 @@ from underpaint_workers.training import TrainSettings, train
 SCENES = 320
 SCENE_SIZE = (288, 352)
 SCENE_EPOCHS = 8
-PAINTING_EPOCHS = 140
 LICENCES = (
     "Made by the Underpaint project from public-domain paintings by Claude Monet, its own labels and its own painted "
     "scenes; Apache-2.0."
@@ -42,7 +41,7 @@ def make(data: Path, out: Path, settings: TrainSettings) -> tuple[Checkpoint, Me
         write_dataset(Path(painted), SCENES, seed=1, size=SCENE_SIZE, manners=BASE_MANNERS)
         scenes = Dataset.open(Path(painted))
         first = _run("scenes", scenes, None, replace(settings, epochs=SCENE_EPOCHS))
-    second = _run("paintings", labelled, first, replace(settings, epochs=PAINTING_EPOCHS))
+    second = _run("paintings", labelled, first, settings)
     metrics = evaluate(Segmenter(second, settings.device), map(unseen.load, unseen.names), unseen.classes)
     card = replace(second.card, parent=None, metrics=asdict(metrics), licences=f"{second.card.licences} {LICENCES}")
     made = Checkpoint.from_module(second.module(), card, half=True)

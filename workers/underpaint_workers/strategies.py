@@ -1,6 +1,6 @@
 """How much of a net learns: strategies of transfer, from its last layer alone to all of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -46,10 +46,7 @@ def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool) -> 
 def select(module: nn.Module, strategy: Strategy) -> None:
     """Let just those parameters of a net require gradients that `strategy` names."""
     module.requires_grad_(strategy == "all")
-    if strategy == "extra":
-        _last_layer(module).get_submodule("1").requires_grad_(True)
-    elif strategy != "all":
-        _last_layer(module).requires_grad_(True)
+    last_layer(module)[1].requires_grad_(True)
     if strategy in ("head", "stage4"):
         for name, parameter in module.named_parameters():
             if not name.startswith("encoder."):
@@ -98,30 +95,34 @@ def set_training(module: nn.Module) -> None:
             each.eval()
 
 
+def last_layer(module: nn.Module) -> tuple[str, nn.Conv2d]:
+    """A net's last convolution, whose rows are its classes, and the name it has in the net."""
+    head = module.get_submodule("segmentation_head")
+    return [(f"segmentation_head.{name}", each) for name, each in head.named_modules() if isinstance(each, nn.Conv2d)][
+        -1
+    ]
+
+
 def add_layer(module: nn.Module, matches: Sequence[int | None]) -> None:
     """Put a new last layer on the net's classes: its row i starts as class ``matches[i]``, or as noise where None."""
-    head = module.get_submodule("segmentation_head")
-    old = cast(nn.Conv2d, head.get_submodule("0"))
+    name, old = last_layer(module)
     new = nn.Conv2d(old.out_channels, len(matches), 1)
     with torch.no_grad():
         new.weight.mul_(0.1)
         for row, match in enumerate(matches):
             if match is not None:
                 new.weight[row] = torch.eye(old.out_channels)[match].view(-1, 1, 1)
-    head.register_module("0", nn.Sequential(old, new))
+    module.set_submodule(name, nn.Sequential(old, new))
 
 
 def fold_layer(module: nn.Module) -> None:
     """Multiply the layer that ``add_layer`` put on into the one below it, which gives the same net without it."""
-    head = module.get_submodule("segmentation_head")
-    old, new = cast(Iterable[nn.Conv2d], head.get_submodule("0"))
+    name, new = last_layer(module)
+    name = name.removesuffix(".1")
+    old = cast(nn.Conv2d, module.get_submodule(f"{name}.0"))
     folded = nn.Conv2d(old.in_channels, new.out_channels, old.kernel_size, padding=old.padding)  # type: ignore[arg-type]
     mix = new.weight.flatten(1)
     with torch.no_grad():
         folded.weight.copy_(torch.einsum("no,oihw->nihw", mix, old.weight))
         cast(Tensor, folded.bias).copy_(mix @ cast(Tensor, old.bias) + cast(Tensor, new.bias))
-    head.register_module("0", folded)
-
-
-def _last_layer(module: nn.Module) -> nn.Module:
-    return module.get_submodule("segmentation_head.0")
+    module.set_submodule(name, folded)

@@ -11,27 +11,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
-from underpaint.segmenter.architecture import Architecture, build
-from underpaint.segmenter.channels import normalise, statistics
-from underpaint.segmenter.encoder_weights import load_imagenet
-from underpaint.segmenter.segmenter import Segmenter, resolve_device
+from underpaint.segmenter.architecture import least_side
+from underpaint.segmenter.channels import normalise
+from underpaint.segmenter.segmenter import STRIDE, Segmenter, resolve_device
 from underpaint.settings import Settings
-from underpaint.taxonomy import corresponding
 from underpaint_workers.augmentation import SCALES, Augmentation, shrink
 from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
+from underpaint_workers.initialisation import fits, from_imagenet, from_parent
 from underpaint_workers.losses import Loss, class_weights
 from underpaint_workers.mixing import classmix
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
-from underpaint_workers.strategies import Strategy, add_layer, choose, fold_layer, select, set_training
+from underpaint_workers.strategies import Strategy, choose, fold_layer, select, set_training
 
 WARM_UP = 0.1  # share of the run in which the rate rises
 WEIGHT_DECAY = 0.01
-AVERAGED = 0.05  # share of the run over which the weights are averaged
+AVERAGED = 0.05  # share of a run over which its weights are averaged
 LOOKS = 10  # looks at the validation paintings in a run
 
 
@@ -41,9 +39,9 @@ class TrainSettings:
 
     strategy: Strategy | Literal["auto"] = "auto"
     """What learns; ``auto`` lets the labels decide (:func:`~underpaint_workers.strategies.choose`)."""
-    epochs: int = 70
+    epochs: int = 140
     """Passes over the paintings, where the time allows."""
-    min_steps: int = 250
+    min_steps: int = 400
     """Fewest steps, so that a handful of paintings is learned from as well; more passes make them up."""
     minutes: float = 20.0
     """Longest time to train; the schedule fits itself to it."""
@@ -146,30 +144,36 @@ def train(
     paintings = [shrink(item, round(settings.image_size * SCALES[1])) for item in items]
     if not paintings:
         raise ValueError("There are no paintings to train on: accept some labels first.")
-    if parent and not _fits(parent.card, paintings[0][0].shape[2], settings):
+    kinds = {(str(image.dtype), image.shape[2]) for image, _ in paintings}
+    if len(kinds) > 1:
+        found = " and ".join(f"{dtype} with {channels} channels" for dtype, channels in sorted(kinds))
+        raise ValueError(f"The images are of several kinds ({found}): train on one kind, or convert the others.")
+    channels = paintings[0][0].shape[2]
+    if parent and not fits(parent.card, settings.architecture, settings.encoder, settings.options, channels):
         parent = None  # its weights fit no other net
     strategy = choose(settings.strategy, len(paintings), parent is not None)
-    module, card = _initialise(tuple(classes), parent, strategy, paintings, settings)
+    if parent:
+        module, card = from_parent(parent, tuple(classes), strategy, settings.image_size, paintings)
+    else:
+        module, card = from_imagenet(
+            _card(tuple(classes), channels, settings), strategy, paintings, settings.allow_noncommercial
+        )
     module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     select(module, strategy)
     set_training(module)
     optimizer = _optimizer(module, settings)
     weight = class_weights((torch.from_numpy(ids) for _, ids in paintings), len(classes), settings.class_weight)
     criterion = Loss(weight.to(device), settings.smoothing, settings.lovasz, settings.dice)
-    batch_size = min(settings.batch_size, len(paintings))
-    batches = _batches(paintings, len(classes), batch_size, settings)
-    steps = max(settings.min_steps, math.ceil(settings.epochs * len(paintings) / batch_size))
-    decay = 1 - 1 / max(1.0, AVERAGED * steps)
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    batches = _batches(paintings, len(classes), card, settings)
+    steps = max(settings.min_steps, math.ceil(settings.epochs * len(paintings) / settings.batch_size))
+    average = deepcopy(module)
     stopping = EarlyStopping(settings.patience)
 
     limit = settings.minutes * 60
-    seconds = time.monotonic() - started
+    done = 0.0  # share of the run
     for step in range(1, steps + 1):
-        # Where the time is short, the schedule follows the clock, so that it comes to its end all the same.
-        done = max((step - 0.5) / steps, seconds / limit)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _rate(done)
+            group["lr"] = group["peak"] * _rate(done + 0.5 / steps)
         images, class_maps = (tensor.to(device) for tensor in next(batches))
         loss = criterion(module(normalise(images, card.mean, card.std)), class_maps)
         if not loss.isfinite():
@@ -177,17 +181,30 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        average.update_parameters(module)
-        done = max(step / steps, seconds / limit)
-        # By the share done, not by steps, so that a run that the clock cuts short has as many looks.
+        seconds = time.monotonic() - started
+        # Where the time is short, the schedule follows the clock, so that it comes to its end all the same.
+        before, done = done, max(step / steps, seconds / limit)
+        _move(average, module, 1 - math.exp((before - done) / AVERAGED))
         if validation and done * LOOKS >= stopping.looks + 1:
             challenger = _finished(average, strategy, card)
             stopping.look(challenger, evaluate(Segmenter(challenger, device), validation, classes).miou)
-        seconds = time.monotonic() - started
         if progress:
-            shown = _progress(step, steps, len(paintings) / batch_size, seconds, limit)
-            progress(replace(shown, loss=loss.item(), looks=stopping.looks, validation_miou=stopping.last))
-        if seconds >= limit or done >= settings.stop_after or stopping.hopeless:
+            in_time = math.ceil(settings.stop_after * min(steps, max(step, step * limit / seconds)))
+            epoch = len(paintings) / settings.batch_size
+            progress(
+                Progress(
+                    epoch=math.ceil(step / epoch),
+                    epochs=math.ceil(in_time / epoch),
+                    step=step,
+                    steps=max(step, in_time),
+                    loss=loss.item(),
+                    seconds=seconds,
+                    eta_seconds=max(0, in_time - step) * seconds / step,
+                    looks=stopping.looks,
+                    validation_miou=stopping.last,
+                )
+            )
+        if done >= min(1, settings.stop_after) or stopping.hopeless:
             break
 
     made = stopping.best or _finished(average, strategy, card)
@@ -203,79 +220,32 @@ def train(
     return replace(made, card=card)
 
 
-def _fits(card: Card, channels: int, settings: TrainSettings) -> bool:
-    wanted = (settings.architecture, settings.options, settings.encoder, channels)
-    return (card.architecture, card.options, card.encoder, card.channels) == wanted
-
-
-def _initialise(
-    classes: tuple[str, ...],
-    parent: Checkpoint | None,
-    strategy: Strategy,
-    paintings: list[Item],
-    settings: TrainSettings,
-) -> tuple[nn.Module, Card]:
-    """The net to train, and the card of what it will be."""
-    if parent:
-        card = replace(parent.card, classes=classes, image_size=settings.image_size, parent=parent.version, metrics={})
-        matches = corresponding(classes, parent.card.classes)
-        module = parent.module()
-        if strategy == "extra":
-            add_layer(module, matches)
-            return module, card
-        fresh = _build(card, allow_noncommercial=True)  # the licence was asked about when the parent was trained
-        fresh.load_state_dict(_recut(module.state_dict(), fresh.state_dict(), matches))
-        return fresh, card
-    first, _ = paintings[0]
-    # Above a decoder that nobody trained, one layer cannot learn: it gets the encoder's own features.
-    bare = strategy == "final"
-    card = Card(
-        architecture="Hypercolumn" if bare else settings.architecture,
-        options={"decoder_channels": 0} if bare else settings.options,
+def _card(classes: tuple[str, ...], channels: int, settings: TrainSettings) -> Card:
+    """The card of the net that the settings ask for, before anything is known about its weights."""
+    return Card(
+        architecture=settings.architecture,
+        options=settings.options,
         encoder=settings.encoder,
         classes=classes,
         image_size=settings.image_size,
-        channels=first.shape[2],
-        mean=(0.0,) * first.shape[2],
-        std=(1.0,) * first.shape[2],
+        channels=channels,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
     )
-    module = _build(card, settings.allow_noncommercial)
-    pretraining = load_imagenet(module.get_submodule("encoder"), settings.encoder, card.channels)
-    mean, std = pretraining.mean, pretraining.std
-    if card.channels != 3 or first.dtype != np.uint8:  # what ImageNet's pictures looked like means nothing then
-        mean, std = statistics(image for image, _ in paintings)
-    return module, replace(card, mean=mean, std=std, licences=pretraining.licences)
 
 
-def _build(card: Card, allow_noncommercial: bool) -> nn.Module:
-    net = Architecture(
-        name=card.architecture,
-        encoder=card.encoder,
-        classes=card.classes,
-        channels=card.channels,
-        options=card.options,
-    )
-    return build(net, allow_noncommercial)
+@torch.no_grad()
+def _move(average: nn.Module, module: nn.Module, share: float) -> None:
+    """Move each of the averaged weights by `share` (0–1) of the way to the present ones."""
+    for mean, now in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
+        mean.copy_(mean.lerp(now, share) if mean.is_floating_point() else now)
 
 
-def _recut(parent: dict[str, Tensor], fresh: dict[str, Tensor], matches: Sequence[int | None]) -> dict[str, Tensor]:
-    """The parent's weights with a head for other classes: its rows for those it knows, fresh ones for the others."""
-    weights = dict(parent)
-    for name, rows in fresh.items():
-        if name.startswith("segmentation_head.") and rows.shape[:1] == (len(matches),):
-            kept = [
-                fresh_row if old is None else parent[name][old] for fresh_row, old in zip(rows, matches, strict=True)
-            ]
-            weights[name] = torch.stack(kept)
-    return weights
-
-
-def _finished(average: AveragedModel, strategy: Strategy, card: Card) -> Checkpoint:
-    module = average.module
+def _finished(average: nn.Module, strategy: Strategy, card: Card) -> Checkpoint:
     if strategy == "extra":
-        module = deepcopy(module)
-        fold_layer(module)
-    return Checkpoint.from_module(module, card)
+        average = deepcopy(average)
+        fold_layer(average)
+    return Checkpoint.from_module(average, card)
 
 
 def _optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -294,29 +264,17 @@ def _rate(done: float) -> float:
 
 
 def _batches(
-    paintings: list[Item], classes: int, size: int, settings: TrainSettings
+    paintings: list[Item], classes: int, card: Card, settings: TrainSettings
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of images (size, C, S, S) and class maps (size, S, S)."""
+    """Endless batches of images (N, C, S, S) and class maps (N, S, S), S a multiple of the encoder's stride."""
     random = np.random.default_rng(settings.seed)
     tensors = [(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)) for image, ids in paintings]
-    crop = min(settings.crop_size, settings.image_size)
+    crop = max(least_side(card.architecture), min(settings.crop_size, settings.image_size))
+    crop = math.ceil(crop / STRIDE) * STRIDE
     low, high = (scale * settings.image_size / crop for scale in SCALES)
     sampler = Sampler(tensors, classes, Augmentation(crop, (low, high)), settings.rare, random)
     while True:
-        images, class_maps = sampler.batch(size)
+        images, class_maps = sampler.batch(settings.batch_size)
         if random.random() < settings.classmix:
             images, class_maps = classmix(images, class_maps, random)
         yield images.contiguous(memory_format=torch.channels_last), class_maps
-
-
-def _progress(step: int, steps: int, steps_an_epoch: float, seconds: float, limit: float) -> Progress:
-    in_time = min(steps, max(step, int(step * limit / seconds)))
-    return Progress(
-        epoch=math.ceil(step / steps_an_epoch),
-        epochs=math.ceil(in_time / steps_an_epoch),
-        step=step,
-        steps=in_time,
-        loss=math.nan,
-        seconds=seconds,
-        eta_seconds=(in_time - step) * seconds / step,
-    )
