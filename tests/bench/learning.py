@@ -2,10 +2,11 @@
 
 Trains from ImageNet weights on 5, 10, 20 and 40 paintings with each strategy and seed, each run on one core with
 the default settings, and measures on 20 paintings that no run sees. Appends to ``build/learning.json`` after each run
-and goes on where it stopped; then draws the chart.
+and goes on where it stopped, but never beside runs of other settings; then draws the chart.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -17,7 +18,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "monet"
 COUNTS = (5, 10, 20, 40)
-STRATEGIES = ("auto", "final", "head", "stage4", "all")  # `extra` needs a parent that has classes
+STRATEGIES = ("final", "head", "stage4", "all")  # `extra` needs a parent that has classes
+AUTO = "auto"  # is one of them, and so a copy of its runs
 
 Result = dict[str, Any]
 
@@ -35,7 +37,7 @@ def run(data: Path, n: int, strategy: str, seed: int) -> Result:
     torch.set_num_threads(1)
     paintings, unseen = Dataset.open(data / "train"), Dataset.open(data / "val")
     drawn = np.random.default_rng(seed).permutation(len(paintings.names))[:n]
-    settings = TrainSettings(strategy=strategy, seed=seed)  # type: ignore[arg-type]
+    settings = TrainSettings(strategy=strategy, seed=seed, device="cpu")  # type: ignore[arg-type]
     checkpoint = train([paintings.load(paintings.names[i]) for i in drawn], paintings.classes, None, settings)
     metrics = evaluate(Segmenter(checkpoint), map(unseen.load, unseen.names), unseen.classes)
     return {
@@ -53,7 +55,7 @@ def table(results: list[Result]) -> str:
     """Means over the seeds, and their spread, as Markdown."""
     lines = ["| labels | strategy | mIoU | pixel accuracy | minutes | seeds |", "|---|---|---|---|---|---|"]
     for n in COUNTS:
-        for strategy in STRATEGIES:
+        for strategy in (AUTO, *STRATEGIES):
             runs = [each for each in results if (each["n"], each["strategy"]) == (n, strategy)]
             if runs:
                 cells = (_spread([each[key] for each in runs]) for key in ("miou", "accuracy", "minutes"))
@@ -68,7 +70,7 @@ def chart(results: list[Result], path: Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     titles = {"miou": "mIoU", "accuracy": "pixel accuracy", "minutes": "minutes on one core"}
     for axes, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        for strategy in STRATEGIES:
+        for strategy in (AUTO, *STRATEGIES):
             points = [
                 (n, values)
                 for n in COUNTS
@@ -103,19 +105,38 @@ def main() -> None:
 
     os.environ["OMP_NUM_THREADS"] = "1"
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = json.loads(args.out.read_text()) if args.out.exists() else []
+    stamp = _stamp()
+    found: list[Result] = json.loads(args.out.read_text()) if args.out.exists() else []
+    if any(each["settings"] != stamp for each in found):
+        parser.error(f"{args.out} has runs of other settings: move it away, for one table must not mix them")
+    results = [each for each in found if each["strategy"] != AUTO]
     have = {(each["n"], each["strategy"], each["seed"]) for each in results}
     wanted = [(n, s, seed) for seed in args.seeds for s in args.strategies for n in args.labels]
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [pool.submit(run, args.data, *each) for each in wanted if each not in have]
         for future in as_completed(futures):
-            results.append(future.result())
+            results.append(future.result() | {"settings": stamp})
             print(json.dumps(results[-1]), flush=True)
             temporary = args.out.with_suffix(".tmp")
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
+            temporary.write_text(json.dumps(results + _auto(results), indent=1) + "\n")
             temporary.replace(args.out)
-    print(table(results))
-    chart(results, args.chart)
+    print(table(results + _auto(results)))
+    chart(results + _auto(results), args.chart)
+
+
+def _stamp() -> str:
+    """8 hex digits that change with any default of the training."""
+    from underpaint_workers.augmentation import Augmentation
+    from underpaint_workers.training import TrainSettings
+
+    return hashlib.sha256(repr((TrainSettings(), Augmentation(1))).encode()).hexdigest()[:8]
+
+
+def _auto(results: list[Result]) -> list[Result]:
+    """The runs that ``auto`` chooses."""
+    from underpaint_workers.strategies import choose
+
+    return [each | {"strategy": AUTO} for each in results if each["strategy"] == choose("auto", each["n"], False)]
 
 
 def _spread(values: list[float]) -> str:
