@@ -12,16 +12,18 @@ from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.channels import statistics
 from underpaint.segmenter.encoder_weights import load_imagenet
 from underpaint.taxonomy import corresponding
-from underpaint_workers.dataset import Item
+from underpaint_workers.dataset import RGB, Item
 from underpaint_workers.strategies import Strategy, add_layer, last_layer
 
-RGB = 3
+
+def is_net(card: Card, name: str, encoder: str) -> bool:
+    """Whether `card` is of the architecture `name`, in upper or lower case, with this `encoder`."""
+    return (card.architecture.casefold(), card.encoder) == (name.casefold(), encoder)
 
 
 def fits(card: Card, name: str, encoder: str, options: dict[str, object], channels: int) -> bool:
     """Whether a checkpoint with this `card` gives weights to such a net; no `options` means the checkpoint's own."""
-    same_net = (card.architecture.casefold(), card.encoder) == (name.casefold(), encoder)
-    return same_net and card.channels == channels and options in ({}, card.options)
+    return is_net(card, name, encoder) and card.channels == channels and options in ({}, card.options)
 
 
 def from_parent(
@@ -46,7 +48,9 @@ def from_parent(
     if strategy == "extra":
         add_layer(module, matches)
         return module, card
-    fresh = _build(card, allow_noncommercial=True)  # the licence was asked about when the parent was trained
+    fresh = build(
+        Architecture.of(card), allow_noncommercial=True
+    )  # the licence was asked about when the parent was trained
     weights = module.state_dict()
     name, layer = last_layer(fresh)
     for part, rows in layer.state_dict().items():
@@ -67,7 +71,7 @@ def from_imagenet(
     if strategy == "final":
         # Above a decoder that nobody trained, one layer cannot learn: it gets the encoder's own features.
         card = replace(card, architecture="Hypercolumn", options={"decoder_channels": 0})
-    module = _build(card, allow_noncommercial)
+    module = build(Architecture.of(card), allow_noncommercial)
     pretraining = load_imagenet(module.get_submodule("encoder"), card.encoder, card.channels)
     mean, std = _normalisation(paintings, pretraining.mean, pretraining.std)
     return module, replace(card, mean=mean, std=std, licences=pretraining.licences)
@@ -86,14 +90,3 @@ def _normalisation(
 def _cut(old: Tensor, fresh: Tensor, matches: Sequence[int | None]) -> Tensor:
     """Rows of `old` by `matches`, and of `fresh` where there is none."""
     return torch.stack([row if match is None else old[match] for row, match in zip(fresh, matches, strict=True)])
-
-
-def _build(card: Card, allow_noncommercial: bool) -> nn.Module:
-    net = Architecture(
-        name=card.architecture,
-        encoder=card.encoder,
-        classes=card.classes,
-        channels=card.channels,
-        options=card.options,
-    )
-    return build(net, allow_noncommercial)

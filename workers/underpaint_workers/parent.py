@@ -7,6 +7,7 @@ from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.lookup import find
 from underpaint.segmenter.channels import Image
 from underpaint.settings import Settings
+from underpaint_workers.initialisation import is_net
 
 IMAGENET = "imagenet"
 
@@ -30,10 +31,10 @@ def find_parent(
         if first is None or image.dtype != np.uint8 or image.shape[2] != first.card.channels:
             return None
         wanted = architecture or settings.architecture, encoder or settings.encoder
-        return first if _is_net(first, *wanted) else None
+        return first if is_net(first.card, *wanted) else None
     parent = find(name, settings)
     wanted = architecture or parent.card.architecture, encoder or parent.card.encoder
-    if not _is_net(parent, *wanted):
+    if not is_net(parent.card, *wanted):
         raise ValueError(
             f"The parent {name} is {parent.card.architecture} with {parent.card.encoder}, which gives no weights to "
             f"{' with '.join(wanted)}: leave out --arch and --encoder, or start with --parent imagenet."
@@ -44,8 +45,3 @@ def find_parent(
             "name a parent that sees as many, or start with --parent imagenet."
         )
     return parent
-
-
-def _is_net(checkpoint: Checkpoint, architecture: str, encoder: str) -> bool:
-    card = checkpoint.card
-    return (card.architecture.casefold(), card.encoder) == (architecture.casefold(), encoder)

@@ -164,15 +164,8 @@ class Checkpoint:
 
         from underpaint.segmenter.architecture import Architecture, build
 
-        architecture = Architecture(
-            name=self.card.architecture,
-            encoder=self.card.encoder,
-            classes=self.card.classes,
-            channels=self.card.channels,
-            options=self.card.options,
-        )
         # The licence was asked about when the checkpoint was trained or imported; what exists is served.
-        module = build(architecture, allow_noncommercial=True)
+        module = build(Architecture.of(self.card), allow_noncommercial=True)
         try:
             module.load_state_dict(load(self.weights), strict=True)
         except (SafetensorError, RuntimeError) as error:

@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -12,6 +12,9 @@ import torch
 from torch import nn
 
 from underpaint.segmenter.hypercolumn import Hypercolumn
+
+if TYPE_CHECKING:
+    from underpaint.checkpoints.checkpoint import Card
 
 MAX_CLASSES = 255  # 255 means unlabelled, which leaves the ids 0–254
 
@@ -52,6 +55,17 @@ class Architecture:
     """Channels of an image."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the architecture, such as ``decoder_pyramid_channels``; JSON values."""
+
+    @classmethod
+    def of(cls, card: "Card") -> "Architecture":
+        """The net that a checkpoint's card names."""
+        return cls(
+            name=card.architecture,
+            encoder=card.encoder,
+            classes=card.classes,
+            channels=card.channels,
+            options=card.options,
+        )
 
 
 def least_side(name: str) -> int:
