@@ -90,7 +90,7 @@ def encoded() -> list[dict[str, Any]]:
     draw.polygon([(6, 197), (80, 101), (153, 197)], fill=1)
     draw.rectangle((176, 108, 303, 191), fill=2)
     space = LabelSpace.match(parse(LABEL_CONFIG), ("Sky", "Mountain", "Water"))
-    result, _ = regions.encode(np.asarray(drawing), np.full((HEIGHT, WIDTH), 0.75, np.float32), space)
+    result, _ = regions.encode(np.asarray(drawing), np.full((HEIGHT, WIDTH), 191, np.uint8), space)
     return result
 
 

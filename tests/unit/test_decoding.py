@@ -7,13 +7,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from underpaint.labelstudio.decoding import ImageError, decode
+from underpaint.labelstudio.decoding import ImageError, decode, decode_small
 
 PAINTINGS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "monet" / "val" / "images"
 
@@ -148,3 +149,79 @@ def test_a_real_painting_survives() -> None:
         pytest.skip("../shared/data/monet is not there")
     path = min(PAINTINGS.iterdir())
     assert (decode(path.read_bytes(), 10**6, "x") == np.asarray(Image.open(path).convert("RGB"))).all()
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Colours that no two corners share, without edges that depend on how an image is made smaller."""
+    corners = np.array([[(200, 40, 60), (40, 180, 90)], [(90, 60, 220), (230, 220, 40)]], np.uint8)
+    return Image.fromarray(cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((1000, 750), 320, (375, 500)),
+        ((750, 1000), 320, (500, 375)),
+        ((1000, 750), 501, (750, 1000)),
+        ((1000, 750), 250, (188, 250)),
+        ((1000, 750), 10, (94, 125)),
+        ((300, 200), 320, (200, 300)),
+        ((2000, 7), 320, (2, 500)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_it_has_to_be(
+    size: tuple[int, int], side: int, expected: tuple[int, int]
+) -> None:
+    picture = decode_small(encoded(smooth(*size), "JPEG"), 10**6, "x", side)
+    assert picture.pixels.shape == (*expected, 3)
+    assert picture.shape == (size[1], size[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_small_jpeg_is_the_large_one_resized(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(640, 400).convert(mode), "JPEG", exif=exif, quality=95)
+    large = decode(data, 10**6, "x")
+    picture = decode_small(data, 10**6, "x", 160)
+    height, width = picture.pixels.shape[:2]
+    assert picture.shape == large.shape[:2]
+    assert max(height, width) == 160
+    resized = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(picture.pixels - resized).max() <= 4
+    assert picture.pixels.flags.writeable
+
+
+def test_the_first_picture_of_several_is_decoded_small() -> None:
+    frames = [smooth(640, 400), Image.new("RGB", (640, 400), "red")]
+    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    picture = decode_small(data, 10**6, "x", 160)
+    assert picture.pixels.shape == (100, 160, 3)
+    assert np.abs(picture.pixels - cv2.resize(decode(data, 10**6, "x"), (160, 100)).astype(int)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_other_formats_come_as_they_are(kind: str) -> None:
+    data = encoded(noise(40, 30), kind)
+    picture = decode_small(data, 10**4, "x", 10)
+    assert (picture.pixels == decode(data, 10**4, "x")).all()
+    assert picture.shape == (30, 40)
+
+
+def test_small_is_bounded_by_the_natural_size_and_refused_alike() -> None:
+    data = encoded(smooth(1000, 1000), "JPEG")
+    with pytest.raises(ImageError, match="task 3: 1000×1000 is more than"):
+        decode_small(data, 10**6 - 1, "task 3", 10)
+    with pytest.raises(ImageError, match="x: the image file is damaged"):
+        decode_small(data[: len(data) // 2], 10**6, "x", 100)
+
+
+def test_a_real_painting_is_alike_when_decoded_small() -> None:
+    if not PAINTINGS.exists():
+        pytest.skip("../shared/data/monet is not there")
+    data = min(PAINTINGS.iterdir()).read_bytes()
+    large, picture = decode(data, 10**6, "x"), decode_small(data, 10**6, "x", 64)
+    assert picture.pixels.shape == (64, 64, 3)
+    resized = cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(picture.pixels - resized).mean() < 3

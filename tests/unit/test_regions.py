@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter import brush
 from numpy.typing import NDArray
 
-from underpaint.labelstudio.geometry import fill_polygon, outline, pieces
+from underpaint.labelstudio.geometry import Mask, Piece, fill_polygon, outline, simplify
 from underpaint.labelstudio.label_config import LabelConfig, parse
 from underpaint.labelstudio.label_space import LabelSpace
 from underpaint.labelstudio.regions import Region, RegionError, encode, rasterise
@@ -33,9 +34,19 @@ def project(*tags: str, options: str = EXACT) -> LabelConfig:
     return parse(f'<View><Image name="image" value="$image"/>{"".join(controls)}</View>')
 
 
-def predict(class_map: NDArray[np.uint8], config: LabelConfig, confidence: float = 0.75) -> tuple[list[Region], float]:
-    certain = np.full(class_map.shape, confidence, np.float32)
+def predict(class_map: NDArray[np.uint8], config: LabelConfig, confidence: int = 204) -> tuple[list[Region], float]:
+    certain = np.full(class_map.shape, confidence, np.uint8)
     return encode(class_map, certain, LabelSpace.match(config, CLASSES))
+
+
+def pieces(mask: Mask) -> list[Piece]:
+    """The 8-connected pieces of a mask, each in its bounding box."""
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    found = []
+    for number in range(1, count):
+        left, top, width, height, _ = map(int, stats[number])
+        found.append(Piece(top, left, numbers[top : top + height, left : left + width] == number))
+    return found
 
 
 def shape_region(kind: str, label: str = "Sky", size: tuple[int, int] = (10, 10), **value: Any) -> Region:
@@ -64,11 +75,79 @@ def test_brush_regions_give_back_the_class_map(class_map: NDArray[np.uint8]) -> 
     config = project("BrushLabels")
     result, score = predict(class_map, config)
     assert len(result) == len(set(class_map.ravel()) - {UNLABELLED})
-    assert score == (0.75 if result else 0.0)
+    assert score == (0.8 if result else 0.0)
     height, width = class_map.shape
     drawn, problems = rasterise(json.loads(json.dumps(result)), config, (height, width))
     assert np.array_equal(drawn, class_map)
     assert problems == []
+
+
+def straightforward(
+    class_map: NDArray[np.uint8], confidence: NDArray[np.uint8], space: LabelSpace
+) -> tuple[list[tuple[Any, ...]], float]:
+    """What `encode` is to answer, label by label and mask by mask; regions as (type, label, score, value)."""
+    ranked = []
+    predicted = np.zeros(class_map.shape, bool)
+    for target in space.targets:
+        options, kind = target.control.options, target.control.type
+        mask = np.isin(class_map, [*target.class_ids])
+        predicted |= mask
+        drawn = [piece for piece in pieces(mask) if np.count_nonzero(piece.mask) >= options.min_area / 100 * mask.size]
+        if kind == "BrushLabels" and drawn:
+            whole = np.zeros_like(mask)
+            for piece in drawn:
+                whole[piece.window] |= piece.mask
+            drawn = [Piece(0, 0, whole)]
+        for piece in drawn:
+            score = confidence[piece.window][piece.mask].mean() / 255
+            if score < options.score_threshold:
+                continue
+            value: Any = (piece.window[0].start, piece.window[0].stop, piece.window[1].start, piece.window[1].stop)
+            if kind == "BrushLabels":
+                value = sdk_encode(piece.mask * np.uint8(255))
+            elif kind == "PolygonLabels":
+                points = simplify(outline(piece), options.polygon_tolerance, options.polygon_points)
+                value = (points * (100 / class_map.shape[1], 100 / class_map.shape[0])).round(4).tolist()
+            rank = {"RectangleLabels": 0, "PolygonLabels": 1, "BrushLabels": 2}[kind]
+            ranked.append((rank, -piece.mask.size, (kind, target.label.value, round(score, 9), value)))
+    ranked.sort(key=lambda item: item[:2])
+    return [item[2] for item in ranked], round(confidence[predicted].mean() / 255, 9) if predicted.any() else 0.0
+
+
+def in_order_of_value(regions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Regions of one label and extent have no order of their own; here they get that of their values."""
+    return sorted(regions, key=str)
+
+
+@settings(deadline=None)
+@given(
+    class_maps,
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 2, 10]),
+    st.sampled_from([0, 0.4, 0.6]),
+    st.permutations(["BrushLabels", "PolygonLabels", "RectangleLabels"]),
+)
+def test_is_what_doing_it_label_by_label_gives(
+    class_map: NDArray[np.uint8], seed: int, min_area: float, threshold: float, tags: list[str]
+) -> None:
+    height, width = class_map.shape
+    confidence = np.random.default_rng(seed).integers(0, 256, class_map.shape, np.uint8)
+    options = f'model_min_area="{min_area}" model_score_threshold="{threshold}" model_polygon_tolerance="0"'
+    space = LabelSpace.match(project(*tags, options=options), CLASSES)
+    found = []
+    regions, score = encode(class_map, confidence, space)
+    for region in regions:
+        value, kind = region["value"], region["from_name"]
+        extent: Any = value.get("rle", value.get("points"))
+        if kind == "RectangleLabels":
+            x, y = value["x"] * width / 100, value["y"] * height / 100
+            right, bottom = x + value["width"] * width / 100, y + value["height"] * height / 100
+            extent = (round(y), round(bottom), round(x), round(right))
+        found.append((kind, value[region["type"]][0], round(region["score"], 9), extent))
+    expected, expected_score = straightforward(class_map, confidence, space)
+    assert [region[0] for region in found] == [region[0] for region in expected]
+    assert in_order_of_value(found) == in_order_of_value(expected)
+    assert score == pytest.approx(expected_score)
 
 
 @settings(deadline=None)
@@ -139,7 +218,7 @@ def test_regions_are_as_label_studio_writes_them() -> None:
             "original_width": 60,
             "original_height": 40,
             "image_rotation": 0,
-            "score": 0.75,
+            "score": 0.8,
         }
         assert set(value) - {region["type"]} in (
             {"format", "rle"},
@@ -163,13 +242,13 @@ def test_specks_and_uncertain_regions_are_dropped() -> None:
     class_map[:40] = 0
     class_map[50, 50] = 0
     class_map[60:70, 60:70] = 1
-    confidence = np.full(class_map.shape, 0.9, np.float32)
-    confidence[60:] = 0.3
+    confidence = np.full(class_map.shape, 204, np.uint8)
+    confidence[60:] = 51
     config = project("BrushLabels", options='model_min_area="0.05" model_score_threshold="0.5"')
     result, score = encode(class_map, confidence, LabelSpace.match(config, CLASSES))
     assert [region["value"]["brushlabels"] for region in result] == [["Sky"]]
-    assert result[0]["score"] == pytest.approx(0.9)
-    assert score == pytest.approx((4001 * 0.9 + 100 * 0.3) / 4101)
+    assert result[0]["score"] == pytest.approx(0.8)
+    assert score == pytest.approx((4001 * 0.8 + 100 * 0.2) / 4101)
     drawn, _ = rasterise(result, config)
     assert np.count_nonzero(drawn == 0) == 4000
 
@@ -180,7 +259,7 @@ def test_classes_without_a_label_are_neither_drawn_nor_scored() -> None:
         '<Label value="Backdrop" predicted_values="sky,tree"/></BrushLabels></View>'
     )
     class_map = np.repeat(np.array([[0, 1, 2]], np.uint8), 10, axis=0)
-    confidence = np.repeat(np.array([[0.5, 1.0, 0.7]], np.float32), 10, axis=0)
+    confidence = np.repeat(np.array([[102, 255, 204]], np.uint8), 10, axis=0)
     result, score = encode(class_map, confidence, LabelSpace.match(config, CLASSES))
     assert rasterise(result, config)[0][0].tolist() == [0, UNLABELLED, 0]
     assert score == pytest.approx(0.6)
@@ -194,7 +273,7 @@ def test_each_image_of_a_config_has_its_own_regions() -> None:
         '<BrushLabels name="two" toName="b"><Label value="Water"/><Label value="Sky"/></BrushLabels></View>'
     )
     space = LabelSpace.match(config, CLASSES)
-    confidence = np.ones((20, 20), np.float32)
+    confidence = np.full((20, 20), 255, np.uint8)
     front, _ = encode(np.zeros((20, 20), np.uint8), confidence, space)
     back, _ = encode(np.ones((20, 20), np.uint8), confidence, space, image_key="back")
     assert [(region["from_name"], region["to_name"]) for region in front + back] == [("one", "a"), ("two", "b")]

@@ -1,3 +1,4 @@
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -9,9 +10,18 @@ from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter import brush
 from numpy.typing import NDArray
 
-from underpaint.labelstudio.rle import RleError, decode, encode, pack, unpack
+from underpaint.labelstudio.rle import RleError, decode, encode, encode_edges
 
-masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
+
+def random_mask(height: int, width: int, mean_run: float, seed: int) -> NDArray[np.bool_]:
+    """A mask whose value changes after each pixel with the probability 1 / `mean_run`."""
+    changes = np.random.default_rng(seed).random((height, width)) < 1 / mean_run
+    return np.logical_xor.accumulate(changes.ravel()).reshape(height, width)
+
+
+masks = st.builds(
+    random_mask, st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 2, 8, 60, 1000]), st.integers(0, 2**32 - 1)
+)
 alphas = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24))
 
 
@@ -36,7 +46,7 @@ def assert_encoded_as_the_sdk_does(mask: NDArray[np.bool_]) -> None:
         np.ones((1, 1), bool),
         np.eye(9, dtype=bool),
         np.arange(300 * 300).reshape(300, 300) < 16_384 + 1,
-        np.random.default_rng(0).random((37, 53)) < 0.5,
+        np.random.default_rng(0).random((137, 53)) < 0.5,
     ],
     ids=["zero", "full", "65536 values", "one pixel", "single pixels", "short remainder after a split", "random"],
 )
@@ -44,10 +54,23 @@ def test_encodes_as_the_sdk_does(mask: NDArray[np.bool_]) -> None:
     assert_encoded_as_the_sdk_does(mask)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=2000)
 @given(masks)
 def test_any_mask_is_encoded_as_the_sdk_does(mask: NDArray[np.bool_]) -> None:
     assert_encoded_as_the_sdk_does(mask)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 70_000) | st.sampled_from([2, 4, 64, 16_384, 16_385, 32_768, 65_536]), max_size=5))
+def test_runs_of_any_length_are_encoded_as_the_sdk_does(lengths: list[int]) -> None:
+    values = np.arange(len(lengths)) % 2 == 1
+    assert_encoded_as_the_sdk_does(np.append(np.repeat(values, lengths), True)[None])
+
+
+def test_any_value_but_zero_is_set() -> None:
+    mask = np.array([[0, 1, 2, 255, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 1, 0]], np.uint8)
+    assert encode(mask) == encode(mask != 0)
+    assert encode(mask[:, ::2]) == encode(mask[:, ::2] != 0)
 
 
 @settings(deadline=None)
@@ -70,12 +93,12 @@ def test_decodes_literals_longer_than_one() -> None:
     assert decode(rle, (1, 2)).tolist() == [[3, 7]]
 
 
-def test_the_worked_example() -> None:
-    rle = [0, 0, 0, 3, 57, 27, 248, 0, 32, 1, 0, 6]
-    assert pack(np.array([1, 2, 3], np.uint8), np.ones(3, np.int64)) == rle
-    values, lengths = unpack(rle, 3)
-    assert values.tolist() == [1, 2, 3]
-    assert lengths.tolist() == [1, 1, 1]
+def test_edges_are_where_a_mask_is_set_and_cleared() -> None:
+    mask = np.array([[0, 1, 1, 0], [0, 0, 1, 1]], bool)
+    for edges in ([1, 3, 6], [1, 3, 6, 8]):
+        assert encode_edges(np.array(edges), 8) == encode(mask)
+    assert encode_edges(np.array([], np.int64), 8) == encode(np.zeros((2, 4), bool))
+    assert encode_edges(np.array([0]), 8) == encode(np.ones((2, 4), bool))
 
 
 @pytest.mark.parametrize(
@@ -103,10 +126,30 @@ def test_refuses_what_is_no_rle_of_the_image(rle: Any, message: str) -> None:
         decode(rle, (4, 4))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=60))
 def test_garbage_is_refused_or_read_as_the_sdk_reads_it(garbage: bytes) -> None:
     rle = [0, 0, 0, 64, 57, 27, *garbage]
     with suppress(RleError):
         alpha = decode(rle, (4, 4))
         assert np.array_equal(alpha, brush.decode_rle(rle).reshape(4, 4, 4)[..., 3])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_what_is_cut_short_is_refused(data: st.DataObject) -> None:
+    rle = encode(np.random.default_rng(0).random((9, 11)) < 0.5)
+    # The last byte may be padding.
+    cut = data.draw(st.integers(0, len(rle) - 2))
+    with pytest.raises(RleError, match="truncated"):
+        decode(rle[:cut], (9, 11))
+
+
+def test_a_promise_of_a_billion_pixels_costs_nothing() -> None:
+    side = 32_000
+    rle = [*(4 * side * side).to_bytes(4, "big"), *encode(np.eye(4, dtype=bool))[4:]]
+    tracemalloc.start()
+    with pytest.raises(RleError, match="the image has 64"):
+        decode(rle, (4, 4))
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()

@@ -1,7 +1,9 @@
 """Label Studio's regions: class maps to regions for predictions, and regions to class maps for learning."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
@@ -9,17 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpaint.labelstudio import rle
-from underpaint.labelstudio.geometry import (
-    Mask,
-    Piece,
-    fill_ellipse,
-    fill_polygon,
-    outline,
-    pieces,
-    rectangle,
-    simplify,
-)
-from underpaint.labelstudio.label_config import PREDICTED, READ, Control, LabelConfig, Options
+from underpaint.labelstudio.components import NO_LABEL, Components
+from underpaint.labelstudio.geometry import Mask, fill_ellipse, fill_polygon, outline, rectangle, simplify
+from underpaint.labelstudio.label_config import PREDICTED, READ, Control, LabelConfig
 from underpaint.labelstudio.label_space import LabelSpace, Target
 from underpaint.taxonomy import UNLABELLED
 
@@ -42,7 +36,7 @@ class RegionError(ValueError):
 
 def encode(
     class_map: NDArray[np.uint8],
-    confidence: NDArray[np.float32],
+    confidence: NDArray[np.uint8],
     space: LabelSpace,
     image_key: str | None = None,
 ) -> tuple[list[Region], float]:
@@ -51,7 +45,7 @@ def encode(
     Args:
         class_map: (H, W) ids of ``space.classes``, 255 for none, at the natural size of the image as browsers show it,
             that is, after its EXIF orientation was applied.
-        confidence: (H, W), 0–1, of each pixel's class.
+        confidence: (H, W), the probability of each pixel's class in 255ths.
         space: which classes are which labels.
         image_key: which of a task's images this is, where the label config has several; the first without it.
 
@@ -64,21 +58,26 @@ def encode(
         Score: mean confidence of all pixels whose class has a label, 0 if there are none.
     """
     image_key = image_key or space.config.image_keys[0]
-    predicted = np.zeros(class_map.shape, bool)
+    targets = [target for target in space.targets if target.control.image_key == image_key]
     ranked: list[tuple[int, int, Region]] = []
-    for target in space.targets:
-        if target.control.image_key != image_key:
-            continue
-        mask = np.isin(np.arange(256), [*target.class_ids])[class_map]
-        predicted |= mask
-        for piece in _pieces_to_draw(mask, target.control):
-            score = float(confidence[piece.window][piece.mask].mean())
-            if score >= target.control.options.score_threshold:
-                region = _region(target, piece, mask.shape, score)
-                ranked.append((-PREDICTED.index(target.control.type), -piece.mask.size, region))
+    predicted = np.zeros(256, bool)
+    area = total = 0
+    for control, group in groupby(targets, key=lambda target: target.control):
+        own = list(group)
+        label_of = np.full(256, NO_LABEL, np.uint8)
+        for label, target in enumerate(own):
+            label_of[[*target.class_ids]] = label
+        predicted |= label_of != NO_LABEL
+        components = Components.find(class_map, confidence, label_of)
+        area, total = components.class_areas[predicted].sum(), components.class_sums[predicted].sum()
+        for chosen in _choose(components, control):
+            score = _mean(components.sums[chosen].sum(), components.areas[chosen].sum())
+            if score >= control.options.score_threshold:
+                value = _value(components, chosen, control)
+                region = _region(own[components.labels[chosen[0]]], value, class_map.shape, score)
+                ranked.append((-PREDICTED.index(control.type), -_extent(components, chosen, control), region))
     ranked.sort(key=lambda item: item[:2])
-    score = float(confidence[predicted].mean()) if predicted.any() else 0.0
-    return [region for *_, region in ranked], score
+    return [region for *_, region in ranked], _mean(total, area)
 
 
 def rasterise(
@@ -124,17 +123,21 @@ def rasterise(
     return class_map, problems
 
 
-def _pieces_to_draw(mask: Mask, control: Control) -> list[Piece]:
-    found = pieces(mask, control.options.min_area / 100 * mask.size)
-    if control.type != "BrushLabels" or not found:
-        return found
-    kept = np.zeros_like(mask)
-    for piece in found:
-        kept[piece.window] |= piece.mask
-    return [Piece(0, 0, kept)]
+def _choose(components: Components, control: Control) -> list[NDArray[np.int64]]:
+    """The components of each region: all those of a label for a brush, else one."""
+    large = components.areas >= control.options.min_area / 100 * math.prod(components.shape)
+    chosen = [np.flatnonzero(large & (components.labels == label)) for label in range(len(control.labels))]
+    if control.type == "BrushLabels":
+        return [each for each in chosen if each.size]
+    return [component for each in chosen for component in each[:, None]]
 
 
-def _region(target: Target, piece: Piece, shape: tuple[int, ...], score: float) -> Region:
+def _mean(total: int, area: int) -> float:
+    """Mean confidence, 0–1, of an area in pixels with a total in 255ths."""
+    return float(total / area / 255) if area else 0.0
+
+
+def _region(target: Target, value: dict[str, Any], shape: tuple[int, ...], score: float) -> Region:
     control = target.control
     height, width = shape
     kind = control.type.lower()
@@ -146,23 +149,32 @@ def _region(target: Target, piece: Piece, shape: tuple[int, ...], score: float) 
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {**_value(piece, kind, (height, width), control.options), kind: [target.label.value]},
+        "value": {**value, kind: [target.label.value]},
         "score": score,
     }
 
 
-def _value(piece: Piece, kind: str, shape: tuple[int, int], options: Options) -> dict[str, Any]:
-    height, width = shape
+def _value(components: Components, chosen: NDArray[np.int64], control: Control) -> dict[str, Any]:
+    height, width = components.shape
+    if control.type == "BrushLabels":
+        return {"format": "rle", "rle": rle.encode_edges(components.edges(chosen), height * width)}
     percent = 100 / np.array((width, height))
-    if kind == "brushlabels":
-        return {"format": "rle", "rle": rle.encode(piece.mask)}
-    if kind == "polygonlabels":
-        points = simplify(outline(piece), options.polygon_tolerance, options.polygon_points)
+    if control.type == "PolygonLabels":
+        options = control.options
+        points = simplify(outline(components.piece(chosen[0])), options.polygon_tolerance, options.polygon_points)
         return {"points": (points * percent).round(4).tolist(), "closed": True}
-    piece_height, piece_width = piece.mask.shape
-    x, y = (percent * (piece.left, piece.top)).tolist()
-    box_width, box_height = (percent * (piece_width, piece_height)).tolist()
+    top, left, bottom, right = components.boxes[chosen[0]].tolist()
+    x, y = (percent * (left, top)).tolist()
+    box_width, box_height = (percent * (right - left, bottom - top)).tolist()
     return {"x": x, "y": y, "width": box_width, "height": box_height, "rotation": 0}
+
+
+def _extent(components: Components, chosen: NDArray[np.int64], control: Control) -> int:
+    """Pixels in the region's bounding box; masks don't cover each other, so theirs are all alike."""
+    if control.type == "BrushLabels":
+        return 0
+    top, left, bottom, right = components.boxes[chosen[0]].tolist()
+    return int((bottom - top) * (right - left))
 
 
 def _likely_shape(result: Sequence[Region]) -> tuple[int, int]:

@@ -124,7 +124,7 @@ class Demo:
         space = LabelSpace.match(self._config, self._paintings.classes)
         for place in track(places, f"accepting labels for {len(places)} paintings", console=self._console):
             class_map = self._truth(place)
-            result, _ = regions.encode(class_map, np.ones(class_map.shape, np.float32), space)
+            result, _ = regions.encode(class_map, np.full(class_map.shape, 255, np.uint8), space)
             self._api.create_annotation(self.tasks[place], result)
 
     def retrain(self) -> str:
