@@ -98,7 +98,7 @@ def test_evaluate_prints_one_json_object(underpaint: Command, data: Path, checkp
     assert scores["accuracy"] == pytest.approx(0.5)
     assert scores["per_class"] == {"sky": pytest.approx(0.5), "water": 0.0}
     assert scores["boundary_f1"] == 0.0
-    assert scores["calibration_error"] == pytest.approx(SURE - 0.5, abs=1e-4)
+    assert scores["calibration_error"] == pytest.approx(SURE - 0.5, abs=0.5 / 255)
 
 
 def test_evaluate_shows_a_table_and_writes_a_report(
@@ -521,8 +521,8 @@ def assert_predicted(out: Path, checkpoint: Checkpoint, image: Raster) -> None:
     with Image.open(out / "one.png") as file:
         assert np.array_equal(np.array(file), class_map)
     with Image.open(out / "one.confidence.png") as file:
-        assert np.array_equal(np.array(file), np.rint(confidence * 255))
-    assert np.ptp(confidence) > 0.01, "it sees the same everywhere"
+        assert np.array_equal(np.array(file), confidence)
+    assert np.ptp(confidence) > 2, "it sees the same everywhere"
 
 
 def note_trainings(

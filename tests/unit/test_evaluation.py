@@ -15,7 +15,16 @@ from underpaint.taxonomy import corresponding
 from underpaint_workers.boundary import boundary_f1
 from underpaint_workers.calibration import Calibration
 from underpaint_workers.dataset import Item
-from underpaint_workers.evaluation import Metrics, confusion_of, evaluate, metrics_of
+from underpaint_workers.evaluation import (
+    Metrics,
+    confusion_of,
+    evaluate,
+    examine,
+    iou_of,
+    metrics_of,
+    miou_of,
+    tallies_of,
+)
 
 
 def test_scores_of_a_map_worked_out_by_hand() -> None:
@@ -41,6 +50,32 @@ def test_scores_agree_with_their_definition(seed: int) -> None:
         either = ((labels == index) | (predicted == index))[known].sum()
         assert metrics.per_class[name] == (pytest.approx(both / either) if (labels == index).any() else None)
     assert metrics.accuracy == pytest.approx((labels == predicted)[known].mean() if known.any() else 0)
+
+
+def test_confusions_of_several_paintings_are_scored_at_once() -> None:
+    random = np.random.default_rng(0)
+    confusions = random.integers(0, 9, (4, 5, 3, 4)) * random.integers(0, 2, (4, 5, 3, 1))
+    scores = iou_of(tallies_of(confusions))
+    assert scores.shape == (4, 5, 3)
+    for index in np.ndindex(4, 5):
+        one = metrics_of(confusions[index], ("a", "b", "c"), 1)
+        assert [None if np.isnan(score) else score for score in scores[index]] == pytest.approx(
+            [*one.per_class.values()]
+        )
+        assert miou_of(scores)[index] == pytest.approx(one.miou)
+    assert (iou_of(tallies_of(confusions[0].sum(axis=0))) == iou_of(tallies_of(confusions[0]).sum(axis=0))).all()
+
+
+def test_an_examination_keeps_what_each_painting_came_to(sea_painter: Segmenter) -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (50, 70, 3), np.uint8)
+    items = [(image, np.full((50, 70), label, np.uint8)) for label in (0, 1, 0)]
+    found = examine(sea_painter, items, ("water", "tree"), 32)
+    assert found.metrics == evaluate(sea_painter, items, ("water", "tree"))
+    assert found.confusions.sum(axis=(1, 2)).tolist() == [3500] * 3
+    assert found.confusions.sum(axis=0).tolist() == found.metrics.confusion
+    assert [(each.shape, int(each.max())) for each in found.class_maps] == [((17, 23), 0)] * 3
+    assert examine(sea_painter, [], ("water",), 32).confusions.shape == (0, 1, 2)
 
 
 def test_nothing_labelled_scores_nothing() -> None:
@@ -74,8 +109,8 @@ def test_classes_are_matched_by_name(sea_painter: Segmenter) -> None:
     assert metrics.paintings == 2
     # It is as sure of itself everywhere, and right in one labelled pixel of four.
     _, confidence = sea_painter.predict(item[0])
-    assert confidence.max() - confidence.min() < 1e-4
-    assert metrics.calibration_error == pytest.approx(float(confidence.mean()) - 0.25, abs=1e-4)
+    assert np.ptp(confidence) <= 1
+    assert metrics.calibration_error == pytest.approx(float(confidence.mean()) / 255 - 0.25, abs=1e-4)
     assert metrics.boundary_f1 == 0.0
     assert json.loads(json.dumps(asdict(metrics))) == asdict(metrics)
 

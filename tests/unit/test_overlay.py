@@ -64,7 +64,7 @@ def test_an_overlay_mixes_painting_and_colour(painting: NDArray[np.uint8], class
 def test_a_prediction_becomes_a_data_sets_label_map(
     tmp_path: Path, painting: NDArray[np.uint8], class_map: NDArray[np.uint8]
 ) -> None:
-    confidence = np.linspace(0, 1, class_map.size, dtype=np.float32).reshape(class_map.shape)
+    confidence = np.linspace(0, 255, class_map.size).astype(np.uint8).reshape(class_map.shape)
     write_prediction(tmp_path, "a.b", painting, class_map, confidence, CLASSES)
     map_file, overlay_file, confidence_file = prediction_files(tmp_path, "a.b")
     assert {path.name for path in tmp_path.iterdir()} == {map_file.name, overlay_file.name, confidence_file.name}
@@ -72,7 +72,7 @@ def test_a_prediction_becomes_a_data_sets_label_map(
         assert (file.mode, file.size) == ("RGB", (36, 24))
     with Image.open(confidence_file) as file:
         assert file.mode == "L"
-        assert np.abs(np.array(file) / 255 - confidence).max() <= 0.5 / 255 + 1e-6
+        assert np.array_equal(np.array(file), confidence)
     write_item(tmp_path / "data", "a.b", painting, np.zeros_like(class_map))
     write_classes(tmp_path / "data", CLASSES)
     map_file.replace(tmp_path / "data" / "labels" / "a.b.png")

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conftest import DATA
-from underpaint.segmenter.refinement import refine
+from underpaint.segmenter.refinement import CELL, refine, refine_in_torch
 from underpaint_workers.dataset import Dataset
 
 
@@ -24,6 +24,12 @@ def step(height: int, width: int, edge: int) -> Tensor:
     return (picture + 0.02 * torch.randn(picture.shape, generator=torch.manual_seed(0)))[None]
 
 
+def refine_pixels(probabilities: Tensor, pictures: Tensor) -> Tensor:
+    """``refine`` of what is given pixel by pixel."""
+    cells = refine(*(functional.avg_pool2d(each, CELL) for each in (probabilities, pictures)))
+    return functional.interpolate(cells, probabilities.shape[2:], mode="bilinear")
+
+
 def boundary(probabilities: Tensor) -> Tensor:
     """Where each row passes from the left class to the right one."""
     return (probabilities.argmax(dim=1)[0] == 0).sum(dim=1)
@@ -34,20 +40,20 @@ def boundary(probabilities: Tensor) -> Tensor:
 def test_a_blurred_boundary_moves_to_the_edge(edge: int, off: int) -> None:
     blurred = halves(96, 128, edge + off, sharpness=0.3)
     assert ((boundary(blurred) - edge).abs() > 1).all()
-    refined = refine(blurred, step(96, 128, edge))
+    refined = refine_pixels(blurred, step(96, 128, edge))
     assert ((boundary(refined) - edge).abs() <= 1).all()
 
 
 def test_a_painting_of_one_colour_keeps_its_boundary() -> None:
     before = halves(80, 128, 64, sharpness=0.3)
-    assert torch.equal(refine(before, torch.full((1, 3, 80, 128), 0.4)).argmax(dim=1), before.argmax(dim=1))
+    assert torch.equal(refine_pixels(before, torch.full((1, 3, 80, 128), 0.4)).argmax(dim=1), before.argmax(dim=1))
 
 
 def test_speckles_within_a_stroke_go() -> None:
     before = halves(96, 128, 64)
     speckled = before.clone()
     speckled[:, :, 40:46, 20:26] = before[:, :, 40:46, 20:26].flip(1)
-    refined = refine(speckled, step(96, 128, 64))
+    refined = refine_pixels(speckled, step(96, 128, 64))
     assert torch.equal(refined.argmax(dim=1), before.argmax(dim=1))
 
 
@@ -56,7 +62,7 @@ def test_a_small_thing_of_its_own_colour_stays() -> None:
     boat[50:58, 70:82] = 1
     picture = 0.3 + 0.4 * boat + 0.02 * torch.randn(3, 96, 128, generator=torch.manual_seed(0))
     before = torch.stack([0.8 - 0.6 * boat, 0.2 + 0.6 * boat])[None]
-    after = refine(before, picture[None]).argmax(dim=1)[0]
+    after = refine_pixels(before, picture[None]).argmax(dim=1)[0]
     assert (after * boat).sum() / torch.maximum(after, boat).sum() > 0.85
 
 
@@ -70,7 +76,9 @@ def test_a_small_thing_of_its_own_colour_stays() -> None:
 def test_any_size_keeps_probabilities(size: tuple[int, int], classes: int, channels: int, seed: int) -> None:
     generator = torch.manual_seed(seed)
     before = torch.randn(1, classes, *size, generator=generator).mul(4).softmax(dim=1)
-    refined = refine(before, torch.randn(1, channels, *size, generator=generator))
+    picture = torch.randn(1, channels, *size, generator=generator)
+    refined = refine(before, picture)
+    torch.testing.assert_close(refined, refine_in_torch(before, picture), atol=1e-5, rtol=0)
     assert refined.shape == before.shape
     assert refined.dtype == torch.float32
     assert (refined >= 0).all()
@@ -106,7 +114,8 @@ def test_unsure_labels_of_real_paintings_get_nearer_to_the_truth() -> None:
         coarse = functional.avg_pool2d(cells, 16)
         unsure = 0.5 * coarse + 0.5 * torch.randn(coarse.shape, generator=generator).mul(2).softmax(dim=1)
         before = functional.interpolate(unsure, truth.shape, mode="bilinear")
-        after = refine(before, torch.from_numpy(image).permute(2, 0, 1)[None].float())
+        picture = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        after = refine_pixels(before, picture)
         for key, probabilities in (("before", before), ("after", after)):
             wrong[key] += int(((probabilities.argmax(dim=1)[0] != truth) & labelled).sum())
     assert wrong["after"] < 0.8 * wrong["before"], wrong

@@ -19,6 +19,8 @@ PAINTINGS = 40
 SIZE = 320
 """Longer side of a small picture, in pixels, at most."""
 _WRONG = (230, 0, 60)
+_BETTER = (30, 160, 70)
+_BOTH_WRONG = (240, 160, 0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,13 @@ class Row:
     labels: str
     prediction: str
     difference: str
-    """The painting in grey, with the pixels that are predicted otherwise than labelled in red."""
+    """The painting in grey, with the pixels that are predicted otherwise than labelled in red.
+
+    Where there is a champion to compare with, the pixels that it predicts otherwise: red where it is right, green where
+    it is not but the prediction is, orange where neither is.
+    """
+    champion: str = ""
+    """What the champion predicts, where there is one to compare with."""
 
 
 class ContactSheet:
@@ -47,10 +55,18 @@ class ContactSheet:
         self.rows: list[Row] = []
         """The worst first."""
 
-    def add(self, name: str, item: Item, predicted: NDArray[np.uint8], miou: float) -> None:
+    def add(
+        self,
+        name: str,
+        item: Item,
+        predicted: NDArray[np.uint8],
+        miou: float,
+        champion: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Show a painting (H, W, C), its labels and the `predicted` map, uint8 (H, W), if its `miou` is bad enough.
 
-        One without labels is left out.
+        So is the map that the `champion` predicts, if there is one to compare with. Predicted maps may be smaller than
+        the painting. One without labels is left out.
         """
         image, labels = item
         if (labels == UNLABELLED).all():
@@ -62,31 +78,46 @@ class ContactSheet:
         if max(labels.shape) > SIZE:
             painting = fit(painting, SIZE)
         size = (painting.shape[1], painting.shape[0])
-        labels, predicted = (
-            np.asarray(cv2.resize(each, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-            for each in (labels, predicted)
-        )
+        labels, predicted = _resized(labels, size), _resized(predicted, size)
+        champion = None if champion is None else _resized(champion, size)
         row = Row(
             name,
             miou,
-            painting=_jpeg(painting),
+            painting=jpeg(painting),
             labels=_png(indexed(labels, self.classes)),
             prediction=_png(indexed(predicted, self.classes)),
-            difference=_jpeg(_difference(painting, labels, predicted)),
+            difference=jpeg(_difference(painting, labels, predicted, champion)),
+            champion="" if champion is None else _png(indexed(champion, self.classes)),
         )
         self.rows = sorted([*self.rows, row], key=lambda row: row.miou)[: self.limit]
 
 
+def _resized(class_map: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
 def _difference(
-    painting: NDArray[np.uint8], labels: NDArray[np.uint8], predicted: NDArray[np.uint8]
+    painting: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    predicted: NDArray[np.uint8],
+    champion: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
     grey = np.asarray(cv2.cvtColor(painting, cv2.COLOR_RGB2GRAY), np.uint8)
     faded = np.repeat((128 + grey // 2)[:, :, None], 3, axis=2)
-    faded[(labels != predicted) & (labels != UNLABELLED)] = _WRONG
+    known = labels != UNLABELLED
+    wrong = (labels != predicted) & known
+    if champion is None:
+        faded[wrong] = _WRONG
+        return faded
+    differ = (champion != predicted) & known
+    faded[differ] = _BOTH_WRONG
+    faded[differ & ~wrong] = _BETTER
+    faded[differ & (champion == labels)] = _WRONG
     return faded
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
+def jpeg(picture: NDArray[np.uint8]) -> str:
+    """A picture uint8 (H, W, 3), RGB, as a data: URI."""
     return _data_uri(Image.fromarray(picture), "JPEG", quality=85)
 
 

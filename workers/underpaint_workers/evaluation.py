@@ -1,5 +1,6 @@
 """How well a segmenter does on paintings whose labels are known."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -70,7 +71,7 @@ def evaluate(
         if outline is not None:
             outlines.append(outline)
         known = class_map != UNLABELLED
-        calibration.add((prediction == class_map)[known], confidence[known])
+        calibration.add((prediction == class_map)[known], confidence[known] / np.float32(255))
         paintings += 1
         if seen:
             seen((image, class_map), prediction, replace(metrics_of(counts, classes, 1), boundary_f1=outline))
@@ -79,6 +80,32 @@ def evaluate(
         boundary_f1=float(np.mean(outlines)) if outlines else None,
         calibration_error=calibration.error if confusion.any() else None,
     )
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a segmenter did on paintings, together and one by one."""
+
+    metrics: Metrics
+    confusions: NDArray[np.int64]
+    """(paintings, classes, classes + 1), each painting's as ``confusion_of`` counts it."""
+    class_maps: tuple[NDArray[np.uint8], ...]
+    """What it predicted, in the ids that ``evaluate`` gives, small enough to keep all of them."""
+
+
+def examine(segmenter: Segmenter, items: Iterable[Item], classes: Sequence[str], longer_side: int) -> Examination:
+    """``evaluate``, keeping what each painting came to; its predicted map shrunk to `longer_side` pixels at most."""
+    confusions: list[list[list[int]]] = []
+    class_maps: list[NDArray[np.uint8]] = []
+
+    def keep(_: Item, predicted: NDArray[np.uint8], own: Metrics) -> None:
+        confusions.append(own.confusion)
+        step = math.ceil(max(predicted.shape) / longer_side)
+        class_maps.append(predicted[step // 2 :: step, step // 2 :: step].copy())
+
+    metrics = evaluate(segmenter, items, classes, seen=keep)
+    shape = len(confusions), len(classes), len(classes) + 1
+    return Examination(metrics, np.array(confusions, np.int64).reshape(shape), tuple(class_maps))
 
 
 def confusion_of(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -93,17 +120,39 @@ def confusion_of(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classe
 
 def metrics_of(confusion: NDArray[np.int64], classes: Sequence[str], paintings: int) -> Metrics:
     """Metrics of a confusion matrix (classes, classes + 1) as ``confusion_of`` counts it: all that it can tell."""
-    right = np.diagonal(confusion)
+    scores = iou_of(tallies_of(confusion))
     labelled = confusion.sum(axis=1)
-    union = labelled + confusion.sum(axis=0)[:-1] - right
-    scores = {
-        name: float(right[index] / union[index]) if labelled[index] else None for index, name in enumerate(classes)
-    }
-    present = [score for score in scores.values() if score is not None]
     return Metrics(
-        miou=float(np.mean(present)) if present else 0.0,
-        accuracy=float(right.sum() / max(1, labelled.sum())),
-        per_class=scores,
+        miou=float(miou_of(scores)),
+        accuracy=float(np.trace(confusion) / max(1, labelled.sum())),
+        per_class={
+            name: None if np.isnan(score) else float(score) for name, score in zip(classes, scores, strict=True)
+        },
         confusion=confusion.tolist(),
         paintings=paintings,
     )
+
+
+def tallies_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels of each class (…, 3, classes) that are right, labelled and predicted; those of paintings add up.
+
+    The confusion matrices are (…, classes, classes + 1), as ``confusion_of`` counts them.
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack((right, confusion.sum(axis=-1), confusion.sum(axis=-2)[..., :-1]), axis=-2)
+
+
+def iou_of(tallies: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union (…, classes), 0–1, by the ``tallies_of`` paintings (…, 3, classes).
+
+    NaN for a class that the labels do not contain.
+    """
+    right, labelled, predicted = np.moveaxis(tallies, -2, 0)
+    return np.where(labelled > 0, right / np.maximum(1, labelled + predicted - right), np.nan)
+
+
+def miou_of(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean (…) of the scores (…, classes) that ``iou_of`` gives, over the classes that have one; 0 where none has."""
+    present = ~np.isnan(scores)
+    mean: NDArray[np.float64] = np.where(present, scores, 0).sum(axis=-1) / np.maximum(1, present.sum(axis=-1))
+    return mean

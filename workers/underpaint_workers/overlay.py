@@ -70,17 +70,17 @@ def write_prediction(
     name: str,
     image: NDArray[Any],
     class_map: NDArray[np.uint8],
-    confidence: NDArray[np.float32],
+    confidence: NDArray[np.uint8],
     classes: Sequence[str],
 ) -> None:
     """Write what was predicted for a painting to the files in `folder` that ``prediction_files`` names.
 
-    The class map uint8 (H, W) becomes a PNG whose pixels are the ids; `confidence` (H, W), 0–1, one of 0–255.
+    The class map uint8 (H, W) becomes a PNG whose pixels are the ids; `confidence` uint8 (H, W), in 255ths, one too.
     """
     map_file, overlay_file, confidence_file = prediction_files(folder, name)
     indexed(class_map, classes).save(map_file)
     Image.fromarray(overlay(image, class_map, classes)).save(overlay_file, quality=90)
-    Image.fromarray(np.rint(confidence * 255).astype(np.uint8)).save(confidence_file)
+    Image.fromarray(confidence).save(confidence_file)
 
 
 def prediction_files(folder: Path, name: str) -> tuple[Path, Path, Path]:

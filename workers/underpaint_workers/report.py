@@ -1,6 +1,6 @@
 """An evaluation as one HTML file that needs nothing beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
@@ -28,7 +28,7 @@ td.bar { width: 22rem; vertical-align: middle } td.bar i { display: block; heigh
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin-right: .45rem; border: 1px solid #0003 }
 .legend { position: sticky; top: 0; background: #faf9f6; padding: .6rem 0 }
 .legend span + span { margin-left: 1.1rem }
-.row { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; margin: 0 0 1.2rem }
+.row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .6rem; margin: 0 0 1.2rem }
 .row h3 { grid-column: 1 / -1; font-size: .95rem; margin: .3rem 0 0; font-weight: 600; overflow-wrap: anywhere }
 figure { margin: 0 } figure img { width: 100%; display: block } figcaption { color: #666; font-size: .85rem }
 """
@@ -47,18 +47,19 @@ def write_report(path: Path, version: str, card: Card, data: str, metrics: Metri
         _scores(metrics),
         "<h2>IoU by class</h2>",
         _classes(metrics),
-        "<h2>Confusion</h2>",
-        '<p class="note">Of the pixels labelled as the row, how many percent are predicted as the column.</p>',
-        _confusion(metrics),
+        confusion_section(metrics),
         "<h2>The checkpoint</h2>",
-        _card(card),
-        "<h2>Paintings</h2>",
-        _sheet(sheet),
+        card_table(card),
+        sheet_section(sheet),
     )
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    html = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, "utf-8")
+    path.write_text(page(title, parts), "utf-8")
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole HTML file with this `title` and, in its body, these `parts`, all of which are HTML already."""
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
 def _scores(metrics: Metrics) -> str:
@@ -68,26 +69,27 @@ def _scores(metrics: Metrics) -> str:
         ("boundary F1", metrics.boundary_f1, "outlines within 2 pixels"),
         ("calibration error", metrics.calibration_error, "confidence against accuracy; less is better"),
     )
-    tiles = (f'<div title="{escape(what)}"><b>{_number(value)}</b>{name}</div>' for name, value, what in scores)
+    tiles = (f'<div title="{escape(what)}"><b>{number(value)}</b>{name}</div>' for name, value, what in scores)
     return f'<div class="scores">{"".join(tiles)}</div>'
 
 
 def _classes(metrics: Metrics) -> str:
     labelled = np.array(metrics.confusion).sum(axis=1)
     rows = (
-        f"<tr><td>{_swatch(name)}</td><td class=number>{100 * share:.1f} %</td><td class=number>{_number(score)}</td>"
+        f"<tr><td>{swatch(name)}</td><td class=number>{100 * share:.1f} %</td><td class=number>{number(score)}</td>"
         f'<td class=bar><i style="width:{100 * (score or 0):.1f}%;background:rgb{colour_for(name)}"></i></td></tr>'
         for (name, score), share in zip(metrics.per_class.items(), labelled / max(1, labelled.sum()), strict=True)
     )
     return f"<table><tr><th>class<th>of labelled pixels<th>IoU<th></tr>{''.join(rows)}</table>"
 
 
-def _confusion(metrics: Metrics) -> str:
+def confusion_section(metrics: Metrics) -> str:
+    """The confusion matrix, under a heading."""
     names = list(metrics.per_class)
-    heads = "".join(f"<th>{_swatch(name)}" for name in names)
+    heads = "".join(f"<th>{swatch(name)}" for name in names)
 
     def row(name: str, counts: list[int]) -> Iterator[str]:
-        yield f"<tr><th>{_swatch(name)}"
+        yield f"<tr><th>{swatch(name)}"
         for count in counts:
             share = count / max(1, sum(counts))
             shade = f"background:rgba(29,111,184,{share:.2f});color:{'#fff' if share > 0.5 else '#222'}"
@@ -97,16 +99,26 @@ def _confusion(metrics: Metrics) -> str:
 
     rows = "".join("".join(row(name, counts)) for name, counts in zip(names, metrics.confusion, strict=True))
     table = f"<table><tr><th>labelled \\ predicted{heads}<th>none of these</tr>{rows}</table>"
-    return f'<div class="wide">{table}</div>'
+    return (
+        '<h2>Confusion</h2><p class="note">Of the pixels labelled as the row, how many percent are predicted as the '
+        f'column.</p><div class="wide">{table}</div>'
+    )
 
 
-def _card(card: Card) -> str:
+def card_table(card: Card) -> str:
+    """How a checkpoint was made."""
     facts = {name.replace("_", " "): getattr(card, name) for name in _FACTS} | {"classes": ", ".join(card.classes)}
-    rows = (f"<tr><th>{name}<td>{escape(str(value))}</tr>" for name, value in facts.items() if value)
+    return facts_table({name: value for name, value in facts.items() if value})
+
+
+def facts_table(facts: Mapping[str, object]) -> str:
+    """A row for each fact."""
+    rows = (f"<tr><th>{escape(name)}<td>{escape(str(value))}</tr>" for name, value in facts.items())
     return f"<table>{''.join(rows)}</table>"
 
 
-def _sheet(sheet: ContactSheet) -> str:
+def sheet_section(sheet: ContactSheet, links: Mapping[str, str] | None = None) -> str:
+    """The contact sheet, under a heading; `links` are addresses by the name of a painting."""
     which = (
         f"The {len(sheet.rows)} with the lowest mIoU of {sheet.seen}"
         if sheet.seen > len(sheet.rows)
@@ -114,32 +126,40 @@ def _sheet(sheet: ContactSheet) -> str:
     )
     colours = {name: colour_for(name) for name in sheet.classes}
     colours |= {"unlabelled": UNLABELLED_COLOUR, "none of these": NOTHING_COLOUR}
-    legend = "".join(f"<span>{_swatch(name, colour)}</span>" for name, colour in colours.items())
+    legend = "".join(f"<span>{swatch(name, colour)}</span>" for name, colour in colours.items())
+    rows = (_row(row, (links or {}).get(row.name)) for row in sheet.rows)
     return (
-        f'<p class="note">{which}, the worst first. A painting\'s mIoU is over the classes that its own labels contain.'
-        f'</p><div class="legend">{legend}</div>{"".join(map(_row, sheet.rows))}'
+        f'<h2>Paintings</h2><p class="note">{which}, the worst first. A painting\'s mIoU is over the classes that its '
+        f'own labels contain.</p><div class="legend">{legend}</div>{"".join(rows)}'
     )
 
 
-def _row(row: Row) -> str:
-    pictures = {
-        "painting": row.painting,
-        "labels": row.labels,
-        "prediction": row.prediction,
-        "where they differ": row.difference,
-    }
+def _row(row: Row, link: str | None) -> str:
+    predictions = (
+        {"champion": row.champion, "challenger": row.prediction, "where the challenger differs": row.difference}
+        if row.champion
+        else {"prediction": row.prediction, "where they differ": row.difference}
+    )
     figures = (
         f'<figure><img src="{uri}" alt="{escape(f"{row.name}: {what}")}"><figcaption>{what}</figcaption></figure>'
-        for what, uri in pictures.items()
+        for what, uri in ({"painting": row.painting, "labels": row.labels} | predictions).items()
     )
-    return f'<section class="row"><h3>{escape(row.name)} · mIoU {row.miou:.2f}</h3>{"".join(figures)}</section>'
+    name = link_to(link, row.name) if link else escape(row.name)
+    return f'<section class="row"><h3>{name} · mIoU {row.miou:.2f}</h3>{"".join(figures)}</section>'
 
 
-def _swatch(name: str, colour: tuple[int, int, int] | None = None) -> str:
+def link_to(address: str, text: str) -> str:
+    """A link that opens beside the report."""
+    return f'<a href="{escape(address)}" target="_blank" rel="noopener">{escape(text)}</a>'
+
+
+def swatch(name: str, colour: tuple[int, int, int] | None = None) -> str:
+    """A class's name beside its colour."""
     return f'<span class="swatch" style="background:rgb{colour or colour_for(name)}"></span>{escape(name)}'
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score (0–1) as people read it."""
     return "–" if value is None else f"{value:.3f}"
 
 
