@@ -14,6 +14,7 @@ from label_studio_ml.model import LabelStudioMLBase
 from underpaint.labelstudio.label_config import parse
 from underpaint.project import ProjectError, find_key, key_of
 from underpaint.serving.backend import Backend
+from underpaint.serving.predictor import Call
 from underpaint.serving.requests import Webhook
 from underpaint.settings import get_settings
 
@@ -49,7 +50,7 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
     ) -> list[Any]:
-        """One prediction a task, as :meth:`Predictor.predict` gives them.
+        """A slot for each task, as :meth:`Predictor.predict` gives them.
 
         The 1.x runner doesn't say which project it predicts for, but its tasks do. Raises ``LabelConfigError``, or
         ``ProjectError`` where neither says.
@@ -62,14 +63,8 @@ class PaintingSegmenter(LabelStudioMLBase):  # type: ignore[misc]
         config = parse(self.label_config)
         if all(self._connection):
             self._shared.connect(project, *self._connection)
-        return self._shared.predictor.predict(
-            tasks,
-            config,
-            self._shared.champions.serving(project, config),
-            self._shared.fetcher(project),
-            time.monotonic() + self._shared.settings.predict_deadline,
-            context,
-        )
+        deadline = time.monotonic() + self._shared.settings.predict_deadline
+        return self._shared.predict(Call(project, tasks, config, deadline, context))[0]
 
     def fit(self, *args: Any, event: str | None = None, data: Mapping[str, Any] | None = None, **_: Any) -> Any:
         """Counts accepted labels, and asks for a retrain upon START_TRAINING; an RQ worker runs it when it is due.

@@ -1,6 +1,7 @@
 """Every knob of Underpaint, in one place. Each is read from the environment with the prefix ``UNDERPAINT_``."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
@@ -35,12 +36,28 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(100_000_000, gt=0, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(200_000_000, gt=0, description="Largest image, in pixels after decoding.")
     predict_deadline: float = Field(
-        90.0, gt=0, description="Seconds one /predict may take; Label Studio hangs up after 100."
+        90.0,
+        gt=0,
+        description="Seconds one /predict may take, for Label Studio hangs up after 100; a worker brings what wasn't "
+        "reached.",
     )
+    batch_size: int = Field(16, ge=1, description="Most images in one forward pass, on a GPU; a CPU takes one a pass.")
+    batch_wait: float = Field(
+        5.0,
+        ge=0,
+        description="Milliseconds that a forward pass with room left waits for images that are about to be ready.",
+    )
+    cache: str = Field(
+        "",
+        description="Folder that keeps predictions, so that none is computed twice; without one, `cache` in the store, "
+        "or in the user's cache where the store is no folder.",
+    )
+    cache_bytes: int = Field(1_000_000_000, ge=0, description="Most bytes of predictions kept; 0 keeps none.")
     max_request_bytes: int = Field(256_000_000, gt=0, description="Largest request body, in bytes.")
     max_loaded: int = Field(4, ge=1, description="Champions kept in memory; the least recently used leaves first.")
     poll_seconds: float = Field(5.0, gt=0, description="Seconds between looks at the store for promotions.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    runtime: str = Field("auto", description="What runs the net; `auto` takes what measures fastest on the device.")
     base: str = Field(
         "shipped",
         description="Segmenter that serves a project until its first training: `shipped` in the package, `none`, or a "
@@ -52,6 +69,9 @@ class Settings(BaseSettings):
         60.0, ge=0, description="Minutes after which fewer labels start one too, however busy people are."
     )
     retrain_quiet_seconds: float = Field(30.0, ge=0, description="Seconds without a new label before a retrain.")
+    reconcile_minutes: float = Field(
+        5.0, gt=0, description="Minutes between looks at Label Studio for labels that no webhook told of."
+    )
     ground_truth_only: bool = Field(False, description="Learn only from annotations marked as ground truth.")
     unlabelled_is_background: bool = Field(
         False, description="Pixels without a label become a class `background` instead of being ignored."
@@ -67,6 +87,16 @@ class Settings(BaseSettings):
         ge=0,
         description="Parts of the paintings that are left out in turn to find how long to train, where there are fewer "
         "than five validation paintings to stop by; each costs as much time as the training. 0: none.",
+    )
+    gate_class_margin: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Fall of one class's IoU on the validation paintings beyond which a challenger is refused.",
+    )
+    tag_contradicted_labels: bool = Field(
+        False,
+        description="Show tasks whose accepted labels a retrain contradicts in a tab of Label Studio's data manager.",
     )
     image_size: int = Field(320, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
     encoder: str = Field(
@@ -85,6 +115,13 @@ class Settings(BaseSettings):
         """URL and token of Label Studio, where both are set."""
         pair = self.label_studio_url, self.label_studio_token
         return pair if all(pair) else None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where predictions are kept."""
+        if self.cache:
+            return Path(self.cache)
+        return Path.home() / ".cache" / "underpaint" if "://" in self.store else Path(self.store) / "cache"
 
     @property
     def retrain_timeout(self) -> float:

@@ -6,26 +6,38 @@ Nothing here matters if it is lost: labels live in Label Studio, checkpoints and
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 from rq import Queue
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
-from rq.job import Job
+from rq.job import Job, Retry
 
+from underpaint.completions import Completions
+from underpaint.leases import Leases
 from underpaint.project import check_key
 
 PREFIX = "underpaint"
 PROMOTED = f"{PREFIX}:promoted"
 PENDING = f"{PREFIX}:pending"
+RECONCILED = f"{PREFIX}:reconciled"
 RETRAIN = "underpaint_workers.jobs.retrain"
+RECONCILE = "underpaint_workers.reconcile.job"
 PRELABEL = "underpaint_workers.jobs.prelabel"
+COMPLETE = "underpaint_workers.jobs.complete"
+
+COMPLETION_TIMEOUT = 24 * 3600
+"""Seconds after which RQ would end a completion; it gives way to other jobs, and starts again, long before."""
 
 # A finished job frees its id at once; a failed one holds it for a minute, so that it can be read and isn't hammered.
 RESULT_TTL = 0
 FAILURE_TTL = 60
+# Times that RQ runs a retrain again whose process was killed; it goes on where it was.
+RETRIES = 5
+RECONCILE_TIMEOUT = 3600
+CANCEL_SECONDS = 10.0
 
 # What waits is one hash a project, and the set of projects that have one. Both change in one step, so that no label
 # is lost between a worker's take and a backend's note.
@@ -36,6 +48,15 @@ redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('HINCRBY', KEYS[2], 'labels', ARGV[2])
 redis.call('HSETNX', KEYS[2], 'first', ARGV[3])
 redis.call('HSET', KEYS[2], 'last', ARGV[3])
+"""
+
+# Raises the count to what was found in Label Studio; labels that webhooks told of are among those.
+_NOTE_TOTAL = """
+if tonumber(redis.call('HGET', KEYS[2], 'labels') or '0') < tonumber(ARGV[2]) then
+    redis.call('SADD', KEYS[1], ARGV[1])
+    redis.call('HSETNX', KEYS[2], 'first', ARGV[3])
+    redis.call('HSET', KEYS[2], 'labels', ARGV[2], 'last', ARGV[3])
+end
 """
 
 _REQUEST = """
@@ -84,6 +105,11 @@ def job_id(project: str) -> str:
     return "retrain-" + check_key(project).replace(".", "-")
 
 
+def completion_id(project: str) -> str:
+    """The RQ id of a project's completion. There is one: what comes while it is queued or runs, it does as well."""
+    return "complete-" + check_key(project).replace(".", "-")
+
+
 def project_of_job(job: str) -> str | None:
     """The project key whose retrain has this RQ id, or None when it isn't a retrain's."""
     head, _, rest = job.partition("-")
@@ -97,10 +123,16 @@ class Signals:
     def __init__(self, url: str, queue: str) -> None:
         self.redis: redis.Redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
         self.queue = Queue(queue, connection=self.redis)
+        self.completions = Completions(self.redis)
+        self.leases = Leases(self.redis)
 
     def note(self, project: str, labels: int, now: float | None = None) -> None:
         """Count ``labels`` newly accepted, changed or deleted annotations."""
         self._run(_NOTE, project, labels, time.time() if now is None else now)
+
+    def note_total(self, project: str, labels: int, now: float | None = None) -> None:
+        """Count at least ``labels`` annotations that no retrain has seen, those noted already among them."""
+        self._run(_NOTE_TOTAL, project, labels, time.time() if now is None else now)
 
     def request(self, project: str) -> None:
         """Remember that a person asked for a retrain."""
@@ -120,27 +152,102 @@ class Signals:
     def enqueue_retrain(self, project: str, timeout: float, *, again: bool = False) -> bool:
         """Queue the project's one retrain; False when it is queued or running already. ``timeout`` in seconds.
 
+        RQ queues it again when its process is killed.
+
         A retrain that failed keeps its place for a minute, so that what can't work isn't tried all the time;
         ``again`` says that a person wants it tried at once.
         """
         identifier = job_id(project)
         if again and (state := self.job(identifier)) and state.ended:
-            with contextlib.suppress(NoSuchJobError):
-                Job.fetch(identifier, connection=self.redis).delete()
+            self._delete(identifier)
+        if self.leases.held(project):  # it runs, though RQ has forgotten its id
+            return False
+        kwargs = {"project": project}
+        return self._enqueue_once(
+            RETRAIN, identifier, kwargs, timeout, f"retrain project {project}", retry=Retry(max=RETRIES)
+        )
+
+    def cancel_retrain(self, project: str) -> str | None:
+        """Forget what waits for the project's retrain, and stop it: within a step, if it runs.
+
+        Returns what it was doing by RQ's name, ``queued`` or ``started``, or None if there was none.
+        """
+        self.take(project)
+        state = self.job(job_id(project))
+        if not self.leases.held(project) and (state is None or state.ended):
+            return None
+        if state is not None and state.status != "started":
+            self._delete(job_id(project))
+            return state.status
+        self.leases.cancel(project, CANCEL_SECONDS)
+        return "started"
+
+    def is_retraining(self, project: str) -> bool:
+        """Whether the project's retrain is queued or runs."""
+        state = self.job(job_id(project))
+        return self.leases.held(project) or (state is not None and not state.ended)
+
+    def enqueue_reconcile(self, every: float, *, at_once: bool = False) -> bool:
+        """Queue a look for labels that nobody told of, unless one is queued or runs; see the workers' ``reconcile``.
+
+        It is once in ``every`` seconds, however many backends ask for it; or ``at_once``.
+        """
+        if not self.redis.set(RECONCILED, "1", nx=not at_once, px=int(1000 * every)):
+            return False
+        return self._enqueue_once(RECONCILE, "reconcile", {}, RECONCILE_TIMEOUT, "reconcile with Label Studio")
+
+    def enqueue_completion(
+        self, project: str, tasks: Sequence[int], version: str, timeout: float = COMPLETION_TIMEOUT
+    ) -> bool:
+        """Hand tasks that a /predict call by ``version`` did not reach to a worker, which brings their predictions.
+
+        There is one a project: where it is queued or running already, it does these tasks as well. Returns False when
+        it failed within the last minute, so that the tasks wait for `resume_completions`.
+        """
+        self.completions.add(project, tasks)
+        if self._enqueue_completion(project, timeout, {"version": version}):
+            return True
+        state = self.job(completion_id(project))
+        return state is None or not state.ended
+
+    def resume_completions(self, timeout: float = COMPLETION_TIMEOUT) -> list[str]:
+        """Queue a completion for every project that has tasks waiting and none queued or running; returns those.
+
+        This finds tasks that came in the moment in which a completion ended, and those of one that failed a minute
+        ago or was killed.
+        """
+        return [project for project in self.completions.waiting() if self._enqueue_completion(project, timeout, {})]
+
+    def _enqueue_completion(self, project: str, timeout: float, meta: dict[str, Any]) -> bool:
+        what = f"complete the predictions of project {project}"
+        kwargs = {"project": project}
+        return self._enqueue_once(COMPLETE, completion_id(project), kwargs, timeout, what, meta=meta)
+
+    def _enqueue_once(
+        self, function: str, identifier: str, kwargs: dict[str, Any], timeout: float, what: str, **options: Any
+    ) -> bool:
         try:
             self.queue.enqueue_call(
-                RETRAIN,
-                kwargs={"project": project},
+                function,
+                kwargs=kwargs,
                 job_id=identifier,
                 unique=True,
                 timeout=int(timeout),
                 result_ttl=RESULT_TTL,
                 failure_ttl=FAILURE_TTL,
-                description=f"retrain project {project}",
+                description=what,
+                **options,
             )
         except DuplicateJobError:
             return False
         return True
+
+    def _delete(self, identifier: str) -> None:
+        with contextlib.suppress(NoSuchJobError):
+            job = Job.fetch(identifier, connection=self.redis)
+            # RQ lists a dead worker's execution for longer than it keeps it, and can't delete the job meanwhile.
+            self.redis.delete(job.execution_registry.key)
+            job.delete()
 
     def job(self, identifier: str) -> JobState | None:
         """The RQ job of this id as it is now, while Redis knows it."""
@@ -154,6 +261,11 @@ class Signals:
     def remember_connection(self, project: str, url: str, token: str) -> None:
         """Keep where a project's Label Studio is, as its /setup said. The pair is only ever used together."""
         self.redis.hset(f"{PREFIX}:connection:{project}", mapping={"url": url, "token": token})
+
+    def connected(self) -> list[str]:
+        """Projects whose /setup said where their Label Studio is."""
+        keys = self.redis.scan_iter(match=f"{PREFIX}:connection:*")
+        return sorted(key.decode().rpartition(":")[2] for key in keys)
 
     def give_back(self, project: str, pending: Pending) -> None:
         """Count labels again that a retrain took and didn't learn from; who asked for it may ask again."""

@@ -1,13 +1,19 @@
+import base64
 import io
 import json
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -15,10 +21,12 @@ from http_server import Answer, Server, serve
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio import rle
+from underpaint.redis_server import free_port
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.serving.app import create_app
 from underpaint.serving.champions import UNTRAINED
 from underpaint.settings import Settings
+from underpaint.signals import Signals
 
 PROJECT = "3.1795344327"
 CONFIG = (
@@ -207,14 +215,121 @@ def test_two_thousand_tasks_at_once(client: TestClient, version: str) -> None:
     assert not any(prediction["result"] for prediction in results)
 
 
-def test_tasks_beyond_the_deadline_are_left_for_the_next_retrieve(
-    settings_here: Settings, images: Server, version: str
+def test_tasks_beyond_the_deadline_are_left_to_a_worker(
+    settings_here: Settings, images: Server, version: str, signals: Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     hurried = settings_here.model_copy(update={"predict_deadline": 0.001})
     with TestClient(create_app(hurried)) as client:
         results = predict(client, [f"{images.url}/good.jpg"] * 20)
-    assert len(results) == 20
-    assert results[-1] == []  # Label Studio stores nothing for an empty list, and asks again
+        assert client.get("/metrics").json()["handed_over"] == 20
+    assert results == [[]] * 20  # Label Studio stores nothing for an empty list, and asks again
+    assert signals.completions.waiting() == {PROJECT: 20}
+    assert "a worker brings the predictions of 20 to Label Studio" in caplog.text
+
+
+def test_only_what_is_saved_in_label_studio_is_left_to_a_worker(
+    settings_here: Settings, images: Server, version: str, signals: Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    hurried = settings_here.model_copy(update={"predict_deadline": 0.001})
+    with TestClient(create_app(hurried)) as client:
+        task = {"data": {"image": f"{images.url}/good.jpg"}}
+        body = {"tasks": [task, {"id": "x", **task}], "project": PROJECT, "label_config": CONFIG}
+        assert client.post("/predict", json=body).json()["results"] == [[], []]
+        assert predict(client, [f"{images.url}/good.jpg"], context={"result": []}) == [[]]
+    assert signals.completions.waiting() == {}
+    assert "UNDERPAINT_PREDICT_DEADLINE" in caplog.text
+
+
+def test_a_deadline_is_kept_with_redis_down(
+    settings_here: Settings, images: Server, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = {"redis_url": "redis://127.0.0.1:1/0", "predict_deadline": 0.001}
+    with TestClient(create_app(settings_here.model_copy(update=alone))) as client:
+        assert predict(client, [f"{images.url}/good.jpg"] * 2) == [[], []]
+    assert "Redis can't be reached" in caplog.text
+
+
+def test_what_a_worker_is_bringing_is_not_predicted_twice(
+    client: TestClient, images: Server, version: str, signals: Signals
+) -> None:
+    signals.completions.add(PROJECT, [0, 1, 2])
+    assert signals.completions.hold(PROJECT, version, [1]) == [1]
+    results = predict(client, [f"{images.url}/good.jpg"] * 3)
+    assert [bool(slot) for slot in results] == [True, False, True]
+    assert results[1] == []
+    assert client.get("/metrics").json()["handed_over"] == 0
+    assert signals.completions.hold(PROJECT, version, [0, 2]) == []  # this call has taken them back
+
+
+def test_a_client_that_hangs_up_costs_no_more_passes(settings_here: Settings, images: Server, version: str) -> None:
+    app = create_app(settings_here)
+    tasks = [{"id": number, "data": {"image": picture(number)}} for number in range(600)]
+
+    def post(url: str, tasks: list[Any], seconds: float) -> None:
+        body = {"tasks": tasks, "project": PROJECT, "label_config": CONFIG}
+        httpx.post(f"{url}/predict", json=body, timeout=httpx.Timeout(60, read=seconds), trust_env=False)
+
+    with listening(app) as url:
+        metrics = partial(httpx.get, f"{url}/metrics", trust_env=False)
+        post(url, tasks[:1], 60)  # which loads the net
+        with pytest.raises(httpx.ReadTimeout):
+            post(url, tasks, 0.3)
+        time.sleep(0.5)
+        before = metrics().json()
+        assert 1 < before["images"] < 600
+        time.sleep(0.5)
+        assert metrics().json()["images"] == before["images"]
+        assert metrics().json()["waiting"] == 0
+    assert Signals(settings_here.redis_url, settings_here.queue).completions.waiting() == {}
+
+
+def picture(number: int) -> str:
+    """A picture unlike those of other numbers, as a data URI."""
+    file = io.BytesIO()
+    Image.new("RGB", (90, 60), (number % 256, number // 256, 0)).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """A server of its own: the test client never hangs up."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_metrics_say_what_passed_through(client: TestClient, images: Server, version: str) -> None:
+    for _ in range(2):
+        predict(client, [f"{images.url}/good.jpg"])
+    found = client.get("/metrics").json()
+    assert found.pop("images_per_second") > 0
+    counts = {"waiting": 0, "passes": 1, "images": 1, "dropped": 0, "failed": 0, "cache_hits": 1, "cache_misses": 1}
+    assert found == counts | {"handed_over": 0}
+
+
+def test_predictions_are_kept_from_one_start_to_the_next(settings_here: Settings, images: Server, version: str) -> None:
+    answers = []
+    for hits in (0, 1):
+        with TestClient(create_app(settings_here)) as client:
+            answers.append(predict(client, [f"{images.url}/good.jpg"]))
+            assert client.get("/metrics").json()["cache_hits"] == hits
+    assert answers[0] == answers[1]
+
+
+def test_the_answer_is_the_json_that_it_always_was(client: TestClient, images: Server, version: str) -> None:
+    tasks = [{"id": 1, "data": {"image": f"{images.url}/{name}"}} for name in ("good.jpg", "missing.jpg")]
+    answer = client.post("/predict", json={"tasks": tasks, "project": PROJECT, "label_config": CONFIG})
+    assert answer.headers["content-type"] == "application/json"
+    found = answer.json()
+    assert list(found) == ["results", "model_version"]
+    assert found["model_version"] == version
+    assert answer.text == json.dumps(found, ensure_ascii=False, separators=(",", ":"))
 
 
 def test_no_tasks(client: TestClient, version: str) -> None:
@@ -314,18 +429,15 @@ def test_quick_answers_stay_quick_with_redis_down_and_predictions_under_way(
 def test_a_painting_that_breaks_the_segmenter_empties_its_own_slot_only(
     client: TestClient, images: Server, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict_one, calls = Segmenter.predict, []
+    segment = Segmenter.segment
 
-    def fail_once(self: Segmenter, image: Any) -> Any:
-        calls.append(image)
-        if len(calls) == 2:
+    def fail_on_the_tall(self: Segmenter, pictures: Any, shapes: Any, *args: Any) -> Any:
+        if (90, 60) in shapes:
             raise MemoryError("no room")
-        return predict_one(self, image)
+        return segment(self, pictures, shapes, *args)
 
-    predict(client, [f"{images.url}/good.jpg"])
-    calls.clear()
-    monkeypatch.setattr(Segmenter, "predict", fail_once)
-    results = predict(client, [f"{images.url}/good.jpg"] * 3)
+    monkeypatch.setattr(Segmenter, "segment", fail_on_the_tall)
+    results = predict(client, [f"{images.url}/{name}.jpg" for name in ("good", "turned", "good")])
     assert [bool(prediction["result"]) for prediction in results] == [True, False, True]
     assert "no room" in results[1]["reason"]
 
@@ -338,6 +450,26 @@ def test_a_strange_context_is_as_good_as_none(client: TestClient, images: Server
     assert prediction["result"]
 
 
+def test_what_is_drawn_is_answered_with_its_region_alone(
+    client: TestClient, images: Server, version: str, signals: Signals
+) -> None:
+    value = {"x": 20, "y": 20, "width": 40, "height": 40, "rotation": 0, "rectanglelabels": ["Clouds"]}
+    drawn: dict[str, Any] = {
+        "id": "r",
+        "type": "rectanglelabels",
+        "from_name": "rect",
+        "to_name": "image",
+        "value": value,
+    }
+    drawn |= {"original_width": 90, "original_height": 60, "image_rotation": 0, "origin": "manual"}
+    for _ in range(2):
+        [prediction] = predict(client, [f"{images.url}/good.jpg"], context={"result": [drawn]})
+        [region] = prediction["result"]
+        assert (region["from_name"], region["value"]["rectanglelabels"]) == ("rect", ["Clouds"])
+        assert prediction["model_version"] == version
+    assert len(images.requests) == 1  # who works on a painting asks many times
+
+
 def test_a_store_that_is_out_of_reach_is_named_with_the_remedy(settings: Settings) -> None:
     Path(settings.store).write_text("a file where the folder should be")
     with TestClient(create_app(settings)) as client:
@@ -346,12 +478,15 @@ def test_a_store_that_is_out_of_reach_is_named_with_the_remedy(settings: Setting
     assert "UNDERPAINT_STORE" in answer.json()["error"]
 
 
-def test_two_thousand_real_tasks_fill_two_thousand_slots(client: TestClient, images: Server, version: str) -> None:
-    """More than one call can do: what was reached is right, and the rest is left for the next retrieve."""
-    hurried = client.app.state.backend.settings.model_copy(update={"predict_deadline": 3.0})  # type: ignore[attr-defined]
+def test_two_thousand_real_tasks_fill_two_thousand_slots(
+    settings_here: Settings, images: Server, version: str, signals: Signals
+) -> None:
+    """More than one call can do: what was reached is right, and the rest is left to a worker."""
+    hurried = settings_here.model_copy(update={"predict_deadline": 2.0, "fetch_timeout": 20.0})
     with TestClient(create_app(hurried)) as quick:
         results = predict(quick, [f"{images.url}/good.jpg"] * 2000)
     assert len(results) == 2000
     reached = [prediction for prediction in results if prediction]
     assert reached
     assert all(prediction["result"] for prediction in reached)
+    assert signals.completions.waiting().get(PROJECT, 0) == 2000 - len(reached)

@@ -1,13 +1,19 @@
+import gc
+import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.label_config import LabelConfig, parse
+from underpaint.segmenter.segmenter import Segmenter
 from underpaint.serving.champions import UNTRAINED, Champions
 from underpaint.settings import Settings
 from underpaint.signals import Signals
@@ -143,6 +149,95 @@ def test_a_champion_that_does_not_load_leaves_the_old_one_serving(
         cold.serving(PROJECT, CONFIG)
 
 
+def test_a_champion_that_fails_its_check_leaves_the_old_one_serving_and_says_so_once(
+    champions: Champions, store: Store, make_checkpoint: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = make_checkpoint(("sky", "water"), "sky")
+    first = store.put(good)
+    store.promote(PROJECT, first, "test", "first", {})
+    champions.serving(PROJECT, CONFIG)
+    module = good.module()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(math.nan)  # as after a training that diverged
+    second = store.put(Checkpoint.from_module(module, good.card))
+    store.promote(PROJECT, second, "test", "second", {})
+    for _ in range(3):
+        champions.refresh(PROJECT)
+    segmenter = champions.serving(PROJECT, CONFIG)
+    assert segmenter is not None
+    assert segmenter.version == champions.version(PROJECT, CONFIG) == first
+    assert caplog.text.count(f"not {second}, but {first} goes on serving") == 1
+    third = store.put(make_checkpoint(("sky", "water"), "water"))
+    store.promote(PROJECT, third, "test", "third", {})
+    champions.refresh(PROJECT)
+    assert champions.version(PROJECT, CONFIG) == third
+
+
+def test_what_can_not_be_used_is_not_loaded_again_and_what_can_not_be_read_is(
+    champions: Champions, store: Store, make_checkpoint: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (store.put(make_checkpoint(("sky", "water"), name)) for name in ("sky", "water"))
+    store.promote(PROJECT, first, "test", "first", {})
+    champions.serving(PROJECT, CONFIG)
+    store.promote(PROJECT, second, "test", "second", {})
+    weights = Path(settings.store, "checkpoints", second, "model.safetensors")
+    kept = weights.read_bytes()
+    weights.write_bytes(b"torn")
+    champions.refresh(PROJECT)
+    assert champions.version(PROJECT, CONFIG) == first
+    weights.write_bytes(kept)  # restored from a backup
+    tries: list[str] = []
+
+    def check(segmenter: Segmenter) -> None:
+        tries.append(segmenter.version)
+        raise ValueError("no")
+
+    monkeypatch.setattr(Segmenter, "check", check)
+    for _ in range(3):
+        champions.refresh(PROJECT)
+    assert tries == [second]
+    assert champions.version(PROJECT, CONFIG) == first
+
+
+def test_a_new_champion_is_warm_at_every_shape_that_the_old_one_saw(
+    champions: Champions, store: Store, make_checkpoint: Make
+) -> None:
+    first, second = (store.put(make_checkpoint(("sky", "water"), name)) for name in ("sky", "water"))
+    store.promote(PROJECT, first, "test", "first", {})
+    old = champions.serving(PROJECT, CONFIG)
+    assert old is not None
+    for shape in [(60, 90), (20, 90), (90, 20)]:
+        old.predict(np.zeros((*shape, 3), np.uint8))
+    store.promote(PROJECT, second, "test", "second", {})
+    champions.refresh(PROJECT)
+    new = champions.serving(PROJECT, CONFIG)
+    assert new is not None
+    assert new.version == second
+    assert new.shapes >= old.shapes
+    assert old.shapes >= {(64, 64), (32, 64), (64, 32)}
+
+
+def test_the_old_champion_leaves_memory_when_the_last_request_lets_go_of_it(
+    champions: Champions, store: Store, make_checkpoint: Make
+) -> None:
+    first, second = (store.put(make_checkpoint(("sky", "water"), name)) for name in ("sky", "water"))
+    store.promote(PROJECT, first, "test", "first", {})
+    held = champions.serving(PROJECT, CONFIG)
+    assert held is not None
+    old = weakref.ref(held)
+    gc.disable()  # memory of a net must not wait for the collector
+    try:
+        store.promote(PROJECT, second, "test", "second", {})
+        champions.refresh(PROJECT)
+        assert champions.version(PROJECT, CONFIG) == second
+        assert held.predict(np.zeros((60, 90, 3), np.uint8))[0].shape == (60, 90)
+        del held
+        assert old() is None
+    finally:
+        gc.enable()
+
+
 def test_the_least_recently_used_champion_leaves_memory(
     settings: Settings, store: Store, signals: Signals, make_checkpoint: Make
 ) -> None:
@@ -177,7 +272,7 @@ def test_setup_neither_loads_nor_waits_for_the_base(
 ) -> None:
     loading, go_on = threading.Event(), threading.Event()
 
-    def slow(*_: object) -> None:
+    def slow(*_: object, **__: object) -> None:
         loading.set()
         go_on.wait(10)
         raise ValueError("never mind")

@@ -299,6 +299,19 @@ def test_import_and_upload_ask_for_the_task_ids(server: Server, tmp_path: Path) 
     assert b"\xff\xd8pixels" in sent.body
 
 
+def test_tasks_that_lack_a_version_are_asked_for_by_their_ids(server: Server) -> None:
+    client = LabelStudio(server.url, LEGACY)
+    assert client.tasks_without(7, "v1", []) == []
+    assert server.requests == []
+    client.tasks_without(7, "v1", [4, 2])
+    sent = server.requests[0].query
+    assert (sent["project"], sent["include"], sent["resolve_uri"]) == ("7", "id,data", "false")
+    query = json.loads(sent["query"])
+    assert query["selectedItems"] == {"all": False, "included": [4, 2]}
+    [lacking] = query["filters"]["items"]
+    assert (lacking["operator"], lacking["value"]) == ("not_contains", ["v1"])
+
+
 def test_predictions_are_retrieved_for_some_tasks_or_all(server: Server) -> None:
     client = LabelStudio(server.url, LEGACY)
     client.retrieve_predictions(6)

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from rq.job import Job
 
+from underpaint.checkpoints.store import Store, StoreError
 from underpaint.redis_server import RedisServer, free_port
 from underpaint.serving.retrains import Retrains, is_due
 from underpaint.settings import Settings
@@ -38,11 +40,11 @@ def test_a_storm_of_labels_queues_one_retrain(settings: Settings, signals: Signa
     for _ in range(250):
         for backend in backends:
             backend.note(PROJECT, 1)
-    _wait_for(lambda: signals.queue.job_ids == [job_id(PROJECT)])
+    _wait_for(lambda: job_id(PROJECT) in signals.queue.job_ids)
     assert signals.pending()[PROJECT].labels == 500
     for backend in backends:
         backend.stop()
-    assert signals.queue.job_ids == [job_id(PROJECT)]
+    assert sorted(signals.queue.job_ids) == sorted([job_id(PROJECT), "reconcile"])
 
 
 def test_a_request_is_queued_at_once_and_repeated_after_a_running_one(settings: Settings, signals: Signals) -> None:
@@ -106,5 +108,63 @@ def test_trouble_with_one_project_does_not_end_the_learning_of_all(
     retrains = Retrains(quick, signals)
     retrains.start()
     retrains.note(PROJECT, 1)
-    _wait_for(lambda: signals.queue.job_ids == [job_id(PROJECT)])
+    _wait_for(lambda: job_id(PROJECT) in signals.queue.job_ids)
     retrains.stop()
+
+
+def test_label_studio_is_looked_at_when_a_backend_starts_and_then_once_in_a_while_however_many_there_are(
+    settings: Settings, signals: Signals
+) -> None:
+    hasty = settings.model_copy(update={"reconcile_minutes": 3 / 60})
+    backends = [Retrains(hasty, Signals(settings.redis_url, settings.queue)) for _ in range(3)]
+    queued: list[float] = []
+
+    def look(seconds: float) -> None:
+        """Take each reconcile from the queue as it comes, as a worker does that is quick."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if signals.queue.remove("reconcile"):
+                Job.fetch("reconcile", connection=signals.redis).delete()
+                queued.append(time.monotonic())
+            time.sleep(0.01)
+
+    backends[0].start()
+    look(1.5)
+    assert len(queued) == 1
+    for backend in backends[1:]:
+        backend.start()
+    look(1.5)
+    assert len(queued) in (2, 3)  # each looks as it starts
+    started = len(queued)
+    look(4.4)
+    for backend in backends:
+        backend.stop()
+    assert 1 <= len(queued) - started <= 2
+
+
+def test_what_setup_said_outlives_a_wiped_redis(settings: Settings, signals: Signals) -> None:
+    hasty = settings.model_copy(update={"reconcile_minutes": 1 / 60})
+    retrains = Retrains(hasty, signals)
+    retrains.start()
+    retrains.introduce(PROJECT, "http://studio", "secret")
+    _wait_for(lambda: signals.connected() == [PROJECT])
+    _wait_for(lambda: Store(settings.store).projects() == [PROJECT])
+    signals.redis.flushall()
+    _wait_for(lambda: signals.connection(PROJECT) == ("http://studio", "secret"))
+    retrains.stop()
+    assert "secret" not in str(Store(settings.store).read_file(PROJECT, "setup.json"))
+
+
+def test_a_store_that_is_full_keeps_no_connection_from_the_worker(
+    settings: Settings, signals: Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("No space left on device")
+
+    monkeypatch.setattr(Store, "write_file", full)
+    retrains = Retrains(settings, signals)
+    retrains.start()
+    retrains.introduce(PROJECT, "http://studio", "secret")
+    _wait_for(lambda: signals.connection(PROJECT) == ("http://studio", "secret"))
+    retrains.stop()
+    assert "No space left" in caplog.text

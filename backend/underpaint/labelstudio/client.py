@@ -120,9 +120,12 @@ class LabelStudio:
 
         Skipped tasks are among them: their annotations say ``was_cancelled: true``.
         """
-        ids = self.task_ids(project_id, annotated=True)
-        for start in range(0, len(ids), _EXPORT_SIZE):
-            params = {"exportType": "JSON", "ids[]": ids[start : start + _EXPORT_SIZE]}
+        yield from self.export(project_id, self.task_ids(project_id, annotated=True))
+
+    def export(self, project_id: int, task_ids: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        """The export of those of some tasks that have an annotation, a page at a time; see `annotated_tasks`."""
+        for start in range(0, len(task_ids), _EXPORT_SIZE):
+            params = {"exportType": "JSON", "ids[]": task_ids[start : start + _EXPORT_SIZE]}
             path = f"/api/projects/{project_id}/export"
             yield self._request("GET", path, params=params, timeout=_WHOLE_PROJECT_SECONDS)
 
@@ -148,12 +151,51 @@ class LabelStudio:
                 return
             page += 1
 
-    def task_ids(self, project_id: int, *, annotated: bool = False) -> list[int]:
-        """The ids of every task of a project, or of those with an annotation, be it cancelled."""
-        filters = {"conjunction": "and", "items": [_ANNOTATED] if annotated else []}
-        tasks = self.tasks(project_id, include="id", query=json.dumps({"filters": filters}))
+    def task_ids(self, project_id: int, *, annotated: bool = False, since: str = "") -> list[int]:
+        """The ids of every task of a project; or of those with an annotation, be it cancelled; or of those that
+        changed, or whose annotations did, at or after ``since`` (ISO 8601)."""
+        changed = {"filter": "filter:tasks:updated_at", "operator": "greater_or_equal", "type": "Datetime"}
+        items = [*([_ANNOTATED] if annotated else []), *([changed | {"value": since}] if since else [])]
+        query = {"filters": {"conjunction": "and", "items": items}}
+        tasks = self.tasks(project_id, include="id", query=json.dumps(query))
         # Each once, though a task that joins an earlier page meanwhile pushes another onto the next.
         return list(dict.fromkeys(task["id"] for task in tasks))
+
+    def latest_change(self, project_id: int) -> str:
+        """When a task of a project, or an annotation, last changed: ISO 8601 by Label Studio's clock, "" without tasks.
+
+        Deleting a task moves nothing, and deleting annotations in bulk writes Label Studio's local time as if it were
+        UTC; `count_annotations` tells of both.
+        """
+        tasks = self._first_task(project_id, {"ordering": ["-tasks:updated_at"]})["tasks"]
+        return str(tasks[0]["updated_at"]) if tasks else ""
+
+    def count_annotations(self, project_id: int) -> int:
+        """How many annotations a project's tasks have, cancelled ones left out."""
+        return int(self._first_task(project_id, {})["total_annotations"])
+
+    def _first_task(self, project_id: int, query: dict[str, Any]) -> dict[str, Any]:
+        """A page of one task, for what Label Studio tells of all of them beside it."""
+        query = {"filters": {"conjunction": "and", "items": []}} | query
+        params = {"fields": "task_only", "include": "id,updated_at", "resolve_uri": "false", "query": json.dumps(query)}
+        answer: dict[str, Any] = self.get("/api/tasks/", project=project_id, page=1, page_size=1, **params)
+        return answer
+
+    def tasks_without(self, project_id: int, version: str, task_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Those of some tasks, each with ``id`` and ``data``, that exist and have no prediction by ``version`` yet."""
+        if not task_ids:
+            return []
+        lacking = {
+            "filter": "filter:tasks:predictions_model_versions",
+            "operator": "not_contains",
+            "type": "List",
+            "value": [version],
+        }
+        query = {
+            "filters": {"conjunction": "and", "items": [lacking]},
+            "selectedItems": {"all": False, "included": list(task_ids)},
+        }
+        return list(self.tasks(project_id, include="id,data", query=json.dumps(query)))
 
     def import_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add tasks, each ``{"data": {…}, "predictions": […], "annotations": […]}``; the answer has ``task_ids``."""

@@ -4,10 +4,12 @@ Label Studio waits 1 s for /health and /webhook and 3 s for /setup, so those nev
 Redis or Label Studio.
 """
 
+import asyncio
 import logging
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from underpaint.checkpoints.store import StoreError
@@ -23,14 +26,15 @@ from underpaint.labelstudio.client import LabelStudioError
 from underpaint.labelstudio.label_config import LabelConfigError, parse
 from underpaint.project import ProjectError, check_key, key_of
 from underpaint.serving.backend import Backend
-from underpaint.serving.champions import UNTRAINED
+from underpaint.serving.predictor import Call
 from underpaint.serving.requests import Duplicate, JobStatus, Predict, Setup, Train, Validate, Webhook, read
 from underpaint.settings import Settings
 from underpaint.signals import project_of_job
 
 log = logging.getLogger(__name__)
 
-# Predictions may fill their own threads, never those that answer /setup and /webhook.
+# Predictions may fill their own threads, never those that answer /setup and /webhook; and calls of many tasks never
+# those of the calls that a person waits for.
 PREDICTIONS_AT_ONCE = 16
 
 
@@ -73,7 +77,7 @@ def check_auth(request: Request, sent: Annotated[HTTPBasicCredentials | None, De
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application; its backend's threads live as long as the server runs."""
     backend = Backend(settings)
-    limiter = CapacityLimiter(PREDICTIONS_AT_ONCE)
+    reading, urgent, bulk = (CapacityLimiter(PREDICTIONS_AT_ONCE) for _ in range(3))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -99,9 +103,15 @@ def create_app(settings: Settings) -> FastAPI:
         return {"model_version": backend.champions.version(project, config)}
 
     @app.post("/predict")
-    async def predict(raw: RawBody) -> Response:
+    async def predict(request: Request, raw: RawBody) -> Response:
         deadline = time.monotonic() + settings.predict_deadline
-        return await to_thread.run_sync(_predict, backend, raw, deadline, limiter=limiter)
+        async with _gone(request) as gone:
+            call = await to_thread.run_sync(_call, raw, deadline, gone, limiter=reading)
+            return await to_thread.run_sync(_predict, backend, call, limiter=urgent if call.urgent else bulk)
+
+    @app.get("/metrics")
+    def metrics() -> dict[str, float]:
+        return backend.metrics()
 
     @app.post("/webhook")
     def webhook(raw: RawBody) -> dict[str, Any]:
@@ -152,17 +162,36 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _predict(backend: Backend, raw: bytes, deadline: float) -> Response:
+@asynccontextmanager
+async def _gone(request: Request) -> AsyncIterator[Callable[[], bool]]:
+    """Whether the client hung up since; the request's body must have been read."""
+    hung_up = threading.Event()
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        hung_up.set()
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield hung_up.is_set
+    finally:
+        listening.cancel()
+
+
+def _call(raw: bytes, deadline: float, gone: Callable[[], bool]) -> Call:
     asked = read(Predict, raw)
-    project = check_key(asked.project)
-    config = parse(asked.label_config)
-    segmenter = backend.champions.serving(project, config)
-    tasks = [task.model_dump() for task in asked.tasks]
     context = asked.params.context if asked.params else None
-    results = backend.predictor.predict(tasks, config, segmenter, backend.fetcher(project), deadline, context)
-    version = segmenter.version if segmenter else UNTRAINED
-    # Rendered here: FastAPI would look at every number of every RLE first, on the thread that answers /health.
-    return JSONResponse({"results": results, "model_version": version})
+    tasks = [task.model_dump() for task in asked.tasks]
+    return Call(check_key(asked.project), tasks, parse(asked.label_config), deadline, context, gone)
+
+
+def _predict(backend: Backend, call: Call) -> Response:
+    slots, version = backend.predict(call)
+    # Slot by slot: rendering holds on to the interpreter, and a thousand slots in one go would keep /health waiting.
+    results = b",".join(to_json(slot) for slot in slots)
+    content = b'{"results":[%b],"model_version":%b}' % (results, to_json(version))
+    return Response(content, media_type="application/json")
 
 
 def _job_status(backend: Backend, identifier: str) -> dict[str, Any]:

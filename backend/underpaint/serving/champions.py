@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import redis
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 UNTRAINED = "untrained"
 
 
+class Unusable(StoreError):
+    """The checkpoint is as it was stored, and no segmenter can be made of it here."""
+
+
 @dataclass
 class _Seat:
     """One project's place: the version it serves, and the segmenter once somebody needed it."""
@@ -31,6 +36,9 @@ class _Seat:
     """The base's version, where it could name some label when the project last showed its label config."""
     segmenter: Segmenter | None = None
     refused: str | None = None
+    """The version that should serve and can't."""
+    hopeless: bool = False
+    """Whether that is the checkpoint's own fault, so that trying again would only take time from requests."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -43,8 +51,8 @@ class Champions:
     can name at least one of the project's labels.
 
     A promotion reaches it through Redis within milliseconds, and through a look at the store every
-    ``poll_seconds`` if the message is lost. The new champion is loaded and warmed beside the old one; only then
-    does :meth:`version` change.
+    ``poll_seconds`` if the message is lost. The new champion is loaded, checked and warmed beside the old one; only
+    then does :meth:`version` change. The old one's memory is free again once the last request that holds it is done.
     """
 
     def __init__(self, settings: Settings, store: Store, signals: Signals) -> None:
@@ -109,18 +117,19 @@ class Champions:
         seat = self._seat(project)
         promotion = self._store.champion(project)
         version = promotion.version if promotion else None
-        if version == seat.champion:
+        if version == seat.champion or (seat.hopeless and version == seat.refused):
             return
         try:
             # Nobody waits for a project that isn't in memory: its next request loads the new champion itself.
-            challenger = self._load(version) if version and seat.segmenter else None
+            old = seat.segmenter
+            challenger = self._load(version, old.shapes) if version and old else None
         except Exception as error:
             if seat.refused != version:  # every poll tries again, but says so once
-                log.error("project %s: %s can't be loaded, %s goes on: %s", project, version, seat.version, error)
-            seat.refused = version
+                log.error("project %s: not %s, but %s goes on serving: %s", project, version, seat.version, error)
+            seat.refused, seat.hopeless = version, isinstance(error, Unusable)
             return
         with seat.lock:
-            seat.champion, seat.segmenter, seat.refused = version, challenger, None
+            seat.champion, seat.segmenter, seat.refused, seat.hopeless = version, challenger, None, False
         log.info("project %s: now serves %s", project, seat.version)
 
     def _seat(self, project: str) -> _Seat:
@@ -138,7 +147,8 @@ class Champions:
         seat.base = version = self._base.version if named else None
         return version
 
-    def _load(self, version: str) -> Segmenter:
+    def _load(self, version: str, shapes: Collection[tuple[int, int]] = ()) -> Segmenter:
+        """A segmenter that answers sensibly, and at once for images of the padded ``shapes`` (h, w)."""
         with self._lock:  # projects may share a checkpoint, and then share its memory
             for seat in self._seats.values():
                 if seat.segmenter is not None and seat.segmenter.version == version:
@@ -146,10 +156,11 @@ class Champions:
         started = time.monotonic()
         try:
             checkpoint = self._base if self._base and self._base.version == version else self._store.get(version)
-            segmenter = Segmenter(checkpoint, self._settings.device)
-            segmenter.warm()
+            segmenter = Segmenter(checkpoint, self._settings.device, runtime=self._settings.runtime)
+            segmenter.check()
+            segmenter.warm(sorted(shapes))
         except ValueError as error:
-            raise StoreError(f"checkpoint {version} can't be used here: {error}") from error
+            raise Unusable(f"checkpoint {version} can't be used here: {error}") from error
         log.info("checkpoint %s loaded and warm in %.1f s", version, time.monotonic() - started)
         return segmenter
 

@@ -1,5 +1,9 @@
-"""From accepted labels to one queued retrain a project, by the policy in the settings."""
+"""From accepted labels to one queued retrain a project, by the policy in the settings.
 
+Webhooks say that there are new labels, and may not arrive; every few minutes a worker looks for itself.
+"""
+
+import json
 import logging
 import threading
 import time
@@ -7,12 +11,14 @@ from collections import Counter
 
 import redis
 
+from underpaint.checkpoints.store import Store, StoreError
 from underpaint.settings import Settings
 from underpaint.signals import Pending, Signals, job_id
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+SETUP = "setup.json"
 
 
 def is_due(pending: Pending, now: float, settings: Settings) -> bool:
@@ -27,17 +33,19 @@ def is_due(pending: Pending, now: float, settings: Settings) -> bool:
 
 
 class Retrains:
-    """Notes labels in memory at once and in Redis when it can, and queues retrains that are due.
+    """Notes labels in memory at once and in Redis when it can, and queues retrains and reconciles that are due.
 
     One thread does the talking, so that a webhook is answered in microseconds even with Redis down. Several
-    backends may run one each: the job's id is unique, so they can't queue a retrain twice.
+    backends may run one each: the jobs' ids are unique, so they can't queue a retrain twice.
     """
 
     def __init__(self, settings: Settings, signals: Signals) -> None:
         self._settings = settings
         self._signals = signals
         self._noted: Counter[str] = Counter()
+        self._store = Store(settings.store)
         self._introduced: dict[str, tuple[str, str]] = {}
+        self._known: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -78,19 +86,39 @@ class Retrains:
             log.info("project %s: retrain queued", project)
 
     def _run(self) -> None:
+        started = False
         while not self._stopping:
             self._wake.wait(TICK_SECONDS)
             self._wake.clear()
             try:
                 self._flush()
+                self._reconcile(at_once=not started)
+                started = True
                 for project, pending in self._signals.pending().items():
                     if is_due(pending, time.time(), self._settings):
                         self._enqueue(project)
+                for project in self._signals.resume_completions():
+                    log.info("project %s: tasks still wait for predictions, a worker is asked again", project)
                 self._complained = False
             except redis.RedisError as error:
                 self._complain(error)
             except Exception:  # one project's trouble must not end the learning of all
                 log.exception("retrains could not be looked after; trying again")
+
+    def _reconcile(self, *, at_once: bool) -> None:
+        """Have a worker look for labels that nobody told of: at the start, and when the last look is long ago."""
+        if self._signals.enqueue_reconcile(60 * self._settings.reconcile_minutes, at_once=at_once):
+            for project, connection in self._known.items():  # again, for Redis may have been wiped
+                self._signals.remember_connection(project, *connection)
+
+    def _remember(self, project: str, url: str, token: str) -> None:
+        self._signals.remember_connection(project, url, token)
+        if self._known.get(project) != (url, token):
+            self._known[project] = url, token
+            try:  # the token stays in Redis; that there is such a project has to outlive that
+                self._store.write_file(project, SETUP, json.dumps({"url": url}).encode())
+            except StoreError as error:
+                log.warning("project %s: its first labels may be missed if Redis is wiped (%s)", project, error)
 
     def _flush(self) -> None:
         """Move what was noted to Redis; what Redis didn't take stays noted."""
@@ -99,7 +127,7 @@ class Retrains:
             introduced, self._introduced = self._introduced, {}
         try:
             for project in list(introduced):
-                self._signals.remember_connection(project, *introduced[project])
+                self._remember(project, *introduced[project])
                 del introduced[project]
             for project in list(noted):
                 self._signals.note(project, noted[project])
