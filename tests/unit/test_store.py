@@ -240,3 +240,16 @@ def test_check_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_url_is_explained() -> None:
     with pytest.raises(StoreError, match="UNDERPAINT_STORE"):
         Store("nosuch://place")
+
+
+def test_a_file_has_an_address_that_leads_to_it(url: str) -> None:
+    import fsspec
+
+    store = Store(url)
+    store.write_file("1.100", "runs/20250101.html", b"<html>")
+    address = store.address("1.100", "runs/20250101.html")
+    assert address.endswith("/projects/1.100/runs/20250101.html")
+    with fsspec.open(address) as file:
+        assert file.read() == b"<html>"
+    assert ("://" in address) == ("://" in url and not url.startswith("file"))
+    assert store.runs("1.100") == []

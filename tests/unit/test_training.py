@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from underpaint.checkpoints import Checkpoint
+from underpaint.segmenter import channels
 from underpaint.segmenter.architecture import Architecture, ArchitectureError, build
 from underpaint.segmenter.encoder_weights import EncoderWeightsError, load_imagenet
 from underpaint.segmenter.segmenter import Segmenter
@@ -147,6 +148,37 @@ def test_it_stops_when_the_validation_paintings_stop_gaining_and_keeps_the_best(
     assert child.weights == parent.weights
     expected = evaluate(Segmenter(parent, "cpu"), validation, CLASSES).miou
     assert [each.validation_miou for each in told] == 4 * [pytest.approx(expected)]
+
+
+def test_short_memory_halves_the_batch_and_learns_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that has room for one crop, and fails as CUDA does."""
+    settings = replace(QUICK, strategy="head", epochs=2)
+    items = [painting(seed) for seed in range(3)]
+    whole: list[Progress] = []
+    train(items, CLASSES, None, settings, progress=whole.append)
+    halved: list[Progress] = []
+    passes: list[int] = []
+
+    def with_room_for(crops: int) -> None:
+        def normalise(images: torch.Tensor, *statistics: tuple[float, ...]) -> torch.Tensor:
+            passes.append(len(images))
+            if len(images) > crops:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return channels.normalise(images, *statistics)
+
+        monkeypatch.setattr(training, "normalise", normalise)
+
+    with_room_for(1)
+    train(items, CLASSES, None, settings, progress=halved.append)
+    assert passes == [2, 1, 1, 1, 1, 1, 1]
+    assert "in 2 parts" in caplog.text
+    assert [each.loss for each in halved] == pytest.approx([each.loss for each in whole], rel=0.05)
+
+    with_room_for(0)
+    with pytest.raises(ValueError, match="UNDERPAINT_IMAGE_SIZE"):
+        train(items, CLASSES, None, settings)
 
 
 def test_rasters_are_learned_from_by_their_own_statistics() -> None:

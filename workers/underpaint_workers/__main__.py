@@ -1,11 +1,10 @@
 """``python -m underpaint_workers``: an RQ worker in the foreground, also as ``underpaint work``."""
 
-import logging
 import os
 
 from underpaint.settings import get_settings
 from underpaint.signals import Signals
-from underpaint_workers.worker import Worker
+from underpaint_workers.worker import log_to_stderr, work
 
 # People wait for predictions; nobody waits for a retrain. Added to this process's niceness.
 NICENESS = 10
@@ -13,11 +12,11 @@ NICENESS = 10
 
 def main() -> None:
     """Run jobs until interrupted."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     os.nice(NICENESS)
     settings = get_settings()
     signals = Signals(settings.redis_url, settings.queue)
-    Worker([signals.queue], connection=signals.redis).work()
+    work(signals.queue)
 
 
 if __name__ == "__main__":

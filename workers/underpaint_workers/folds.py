@@ -8,6 +8,7 @@ from statistics import mean
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint_workers import training
 from underpaint_workers.dataset import Item
+from underpaint_workers.resume import Keeper
 from underpaint_workers.training import LOOKS, Progress, TrainSettings
 
 
@@ -20,6 +21,7 @@ def train_by_folds(
     validation: Sequence[Item] = (),
     snapshot: str = "",
     progress: Callable[[Progress], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Checkpoint:
     """``train`` on all `items`, for as long as did best when ``settings.folds`` parts of them were left out in turn.
 
@@ -32,36 +34,39 @@ def train_by_folds(
     folds = min(settings.folds, len(items))
     if validation or folds < 2:
         return training.train(
-            items, classes, parent, settings, validation=validation, snapshot=snapshot, progress=progress
+            items, classes, parent, settings, validation=validation, snapshot=snapshot, progress=progress, keeper=keeper
         )
     part = replace(settings, minutes=settings.minutes / (folds + 1), patience=LOOKS + 1)
     scores: dict[float, list[float]] = defaultdict(list)
     for fold in range(folds):
         left_out = items[fold::folds]
         others = [item for index, item in enumerate(items) if index % folds != fold]
-        for share, miou in _curve(others, left_out, classes, parent, part, progress).items():
-            scores[share].append(miou)
+        kept = keeper and keeper.part(f"fold-{fold}")
+        for look, miou in enumerate(_scores(others, left_out, classes, parent, part, progress, kept), 1):
+            scores[look / LOOKS].append(miou)
     # The longer of equals, for the final run has more to learn from than each fold's had.
     best = max(scores, key=lambda share: (mean(scores[share]), share), default=1.0)
-    return training.train(items, classes, parent, replace(part, stop_after=best), snapshot=snapshot, progress=progress)
+    final = replace(part, stop_after=best)
+    return training.train(items, classes, parent, final, snapshot=snapshot, progress=progress, keeper=keeper)
 
 
-def _curve(
+def _scores(
     items: Sequence[Item],
     left_out: Sequence[Item],
     classes: Sequence[str],
     parent: Checkpoint | None,
     settings: TrainSettings,
     progress: Callable[[Progress], None] | None,
-) -> dict[float, float]:
-    """mIoU (0–1) on the paintings left out, by the share (0–1) of the run at which it was looked at."""
-    looks: list[float] = []
+    keeper: Keeper | None,
+) -> tuple[float, ...]:
+    """mIoU (0–1) on the paintings left out, at each look of the run."""
+    scores: tuple[float, ...] = ()
 
     def note(now: Progress) -> None:
-        if now.looks > len(looks) and now.validation_miou is not None:
-            looks.append(now.validation_miou)
+        nonlocal scores
+        scores = now.scores
         if progress:
             progress(now)
 
-    training.train(items, classes, parent, settings, validation=left_out, progress=note)
-    return {(index + 1) / LOOKS: miou for index, miou in enumerate(looks)}
+    training.train(items, classes, parent, settings, validation=left_out, progress=note, keeper=keeper)
+    return scores

@@ -1,6 +1,7 @@
 """Which crop of which painting comes next."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,15 @@ class Sampler:
         """Varied crops: images (size, C, S, S) and class maps uint8 (size, S, S)."""
         images, class_maps = zip(*(self.draw() for _ in range(size)), strict=True)
         return torch.stack(images), torch.stack(class_maps)
+
+    def state(self) -> dict[str, Any]:
+        """What, given to ``restore``, lets another sampler of the same items draw on from here."""
+        return {"generator": self._generator.bit_generator.state, "pass": list(self._pass)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Draw on from where ``state`` was taken."""
+        self._generator.bit_generator.state = state["generator"]
+        self._pass = list(state["pass"])
 
     def _choose(self) -> tuple[int, tuple[int, int] | None]:
         """The index of a painting, and the row and column of a pixel that the crop has to contain, if any."""

@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from underpaint.settings import Settings
 from underpaint.taxonomy import UNLABELLED
 from underpaint_workers import dataset
 from underpaint_workers.augmentation import SCALES, shrink
+from underpaint_workers.manifest import BACKGROUND as BACKGROUND
+from underpaint_workers.manifest import Entry, Manifest, accepted, classes_of, rules_of
 
 log = logging.getLogger(__name__)
 
-BACKGROUND = "background"
 VALIDATION_SHARE = 0.2
 
 
@@ -42,6 +43,8 @@ class Snapshot:
     classes: tuple[str, ...]
     paintings: tuple[Painting, ...]
     problems: tuple[str, ...]
+    manifest: Manifest = field(default_factory=Manifest)
+    """What Label Studio held, labels that can't be read included."""
 
     @property
     def fingerprint(self) -> str:
@@ -61,43 +64,36 @@ def is_validation(image: bytes) -> bool:
     return hashlib.sha256(image).digest()[0] < 256 * VALIDATION_SHARE
 
 
-def accepted(task: Mapping[str, Any], ground_truth_only: bool) -> Mapping[str, Any] | None:
-    """The annotation to learn from: submitted and not cancelled; ground truth first, then the latest."""
-    candidates = [annotation for annotation in task.get("annotations", []) if not annotation.get("was_cancelled")]
-    if ground_truth_only:
-        candidates = [annotation for annotation in candidates if annotation.get("ground_truth")]
-    return max(
-        candidates,
-        key=_precedence,
-        default=None,
-    )
-
-
-def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, str, int]:
-    return bool(annotation.get("ground_truth")), str(annotation.get("updated_at")), annotation["id"]
-
-
-def take(label_studio: LabelStudio, project_id: int, folder: Path, settings: Settings) -> Snapshot:
+def take(
+    label_studio: LabelStudio,
+    project_id: int,
+    folder: Path,
+    settings: Settings,
+    check: Callable[[], None] = lambda: None,
+) -> Snapshot:
     """Pull a project's accepted labels into ``folder`` as a data set.
 
     A painting that can't be fetched or whose regions can't be read is left out and named in ``problems``; it loses
-    nothing in Label Studio. Raises ``LabelConfigError`` or ``LabelStudioError``.
+    nothing in Label Studio. ``check`` is called for every task; what it raises ends the pulling. Raises
+    ``LabelConfigError`` or ``LabelStudioError``.
     """
     config = parse(label_studio.project(project_id)["label_config"])
-    classes = config.class_names
-    if settings.unlabelled_is_background and BACKGROUND not in classes:
-        classes = (*classes, BACKGROUND)
-    maker = _Maker(config, ImageFetcher(settings, label_studio), folder, classes, settings)
+    classes = classes_of(config, settings)
+    latest = label_studio.latest_change(project_id)  # before the labels, so that none is made between the two
+    maker = _Maker(config, ImageFetcher(settings, label_studio), folder, classes, settings, check)
     made: list[tuple[list[Painting], list[str]]] = []
+    entries: dict[int, Entry] = {}
     with ThreadPoolExecutor(settings.fetch_concurrency) as pool:
         for page in label_studio.annotated_tasks(project_id):
+            entries |= {task["id"]: Entry.of(task, config, settings) for task in page}
             made += pool.map(maker.make, page)
-    paintings = [painting for found, _ in made for painting in found]
+    paintings = sorted((painting for found, _ in made for painting in found), key=lambda painting: painting.name)
     problems = [problem for _, found in made for problem in found]
     for problem in problems:
         log.warning(problem)
     dataset.write_classes(folder, classes)
-    return Snapshot(folder, tuple(classes), tuple(sorted(paintings, key=lambda p: p.name)), tuple(problems))
+    manifest = Manifest(latest, rules_of(config, settings), entries)
+    return Snapshot(folder, classes, tuple(paintings), tuple(problems), manifest)
 
 
 @dataclass(frozen=True)
@@ -109,8 +105,10 @@ class _Maker:
     folder: Path
     classes: tuple[str, ...]
     settings: Settings
+    check: Callable[[], None]
 
     def make(self, task: Mapping[str, Any]) -> tuple[list[Painting], list[str]]:
+        self.check()
         annotation = accepted(task, self.settings.ground_truth_only)
         if annotation is None:
             return [], []

@@ -1,6 +1,6 @@
 """When a training run has learned what it can."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 
@@ -15,21 +15,18 @@ class EarlyStopping:
     patience: int
     """Looks without a gain after which there is none."""
     best: Checkpoint | None = None
-    looks: int = 0
-    last: float | None = None
-    """mIoU (0–1) at the last look."""
-    _highest: float = -1.0
-    _since: int = 0
+    scores: list[float] = field(default_factory=list)
+    """mIoU (0–1) at each look."""
 
     def look(self, checkpoint: Checkpoint, miou: float) -> None:
         """Take note of a state of the run and what it scored (0–1)."""
-        self.looks += 1
-        self.last = miou
-        self._since += 1
-        if miou > self._highest:
-            self.best, self._highest, self._since = checkpoint, miou, 0
+        if not self.scores or miou > max(self.scores):
+            self.best = checkpoint
+        self.scores.append(miou)
 
     @property
     def hopeless(self) -> bool:
         """Whether to stop."""
-        return self._since >= self.patience
+        if not self.scores:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience

@@ -1,8 +1,9 @@
 """One training run: paintings and labels in, a checkpoint out."""
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,9 +24,12 @@ from underpaint_workers.evaluation import evaluate
 from underpaint_workers.initialisation import fits, from_imagenet, from_parent
 from underpaint_workers.losses import Loss, class_weights
 from underpaint_workers.mixing import classmix
+from underpaint_workers.resume import Keeper, State
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
 from underpaint_workers.strategies import Strategy, choose, fold_layer, select, set_training
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 0.1  # share of the run in which the rate rises
 WEIGHT_DECAY = 0.01
@@ -111,10 +115,13 @@ class Progress:
     loss: float
     seconds: float
     eta_seconds: float
-    looks: int = 0
-    """Looks at the validation paintings so far."""
-    validation_miou: float | None = None
-    """mIoU (0–1) at the last look at the validation paintings."""
+    scores: tuple[float, ...] = ()
+    """mIoU (0–1) at each look at the validation paintings so far."""
+
+    @property
+    def validation_miou(self) -> float | None:
+        """mIoU (0–1) at the last look at the validation paintings."""
+        return self.scores[-1] if self.scores else None
 
 
 def train(
@@ -126,12 +133,14 @@ def train(
     validation: Sequence[Item] = (),
     snapshot: str = "",
     progress: Callable[[Progress], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Checkpoint:
     """Train a segmenter of `classes` on `items`, whose class maps hold ids of `classes`.
 
     It starts from `parent`'s weights where that has the settings' net, else from ImageNet's. With `validation`
     paintings, the run stops early when they stop gaining, and its best weights are kept. Equal input gives equal
-    weights on the CPU of one machine, unless the time runs out. `snapshot` is noted on the card.
+    weights on the CPU of one machine, unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it
+    goes on where a training was killed that kept its state there. What `progress` raises ends it.
 
     Raises:
         ValueError: there are no items, the settings name a net or a device that is not to be had, or the loss diverges.
@@ -161,63 +170,106 @@ def train(
     module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     select(module, strategy)
     set_training(module)
-    optimizer = _optimizer(module, settings)
     weight = class_weights((torch.from_numpy(ids) for _, ids in paintings), len(classes), settings.class_weight)
     criterion = Loss(weight.to(device), settings.smoothing, settings.lovasz, settings.dice)
-    batches = _batches(paintings, len(classes), card, settings)
     steps = max(settings.min_steps, math.ceil(settings.epochs * len(paintings) / settings.batch_size))
-    average = deepcopy(module)
-    stopping = EarlyStopping(settings.patience)
+    random = np.random.default_rng(settings.seed)
+    state = State(
+        module,
+        average=deepcopy(module),
+        optimizer=_optimizer(module, settings),
+        sampler=_sampler(paintings, len(classes), card, settings, random),
+        stopping=EarlyStopping(settings.patience),
+    )
+    if keeper and keeper.restore(state) and progress:
+        progress(_progress(state, steps, len(paintings), settings))
 
-    limit = settings.minutes * 60
-    done = 0.0  # share of the run
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _rate(done + 0.5 / steps)
-        images, class_maps = (tensor.to(device) for tensor in next(batches))
-        loss = criterion(module(normalise(images, card.mean, card.std)), class_maps)
-        if not loss.isfinite():
-            raise ValueError(f"The loss diverged at step {step}: lower the learning rate, or look for broken images.")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        seconds = time.monotonic() - started
-        # Where the time is short, the schedule follows the clock, so that it comes to its end all the same.
-        before, done = done, max(step / steps, seconds / limit)
-        _move(average, module, 1 - math.exp((before - done) / AVERAGED))
-        if validation and done * LOOKS >= stopping.looks + 1:
-            challenger = _finished(average, strategy, card)
-            stopping.look(challenger, evaluate(Segmenter(challenger, device), validation, classes).miou)
-        if progress:
-            in_time = math.ceil(settings.stop_after * min(steps, max(step, step * limit / seconds)))
-            epoch = len(paintings) / settings.batch_size
-            progress(
-                Progress(
-                    epoch=math.ceil(step / epoch),
-                    epochs=math.ceil(in_time / epoch),
-                    step=step,
-                    steps=max(step, in_time),
-                    loss=loss.item(),
-                    seconds=seconds,
-                    eta_seconds=max(0, in_time - step) * seconds / step,
-                    looks=stopping.looks,
-                    validation_miou=stopping.last,
-                )
+    started -= state.seconds
+    while state.done < min(1, settings.stop_after) and not state.stopping.hopeless:
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["peak"] * _rate(state.done + 0.5 / steps)
+        state.step += 1
+        images, class_maps = state.sampler.batch(settings.batch_size)
+        if random.random() < settings.classmix:
+            images, class_maps = classmix(images, class_maps, random)
+        state.loss = _backward(state, images, class_maps, criterion, card)
+        if not math.isfinite(state.loss):
+            raise ValueError(
+                f"The loss diverged at step {state.step}: lower the learning rate, or look for broken images."
             )
-        if done >= min(1, settings.stop_after) or stopping.hopeless:
-            break
+        state.optimizer.step()
+        state.seconds = time.monotonic() - started
+        # Where the time is short, the schedule follows the clock, so that it comes to its end all the same.
+        before, state.done = state.done, max(state.step / steps, state.seconds / (settings.minutes * 60))
+        _move(state.average, module, 1 - math.exp((before - state.done) / AVERAGED))
+        if validation and state.done * LOOKS >= len(state.stopping.scores) + 1:
+            challenger = _finished(state.average, strategy, card)
+            state.stopping.look(challenger, evaluate(Segmenter(challenger, device), validation, classes).miou)
+        if keeper:
+            keeper.keep(state)
+        if progress:
+            progress(_progress(state, steps, len(paintings), settings))
+    if keeper:
+        keeper.keep(state, now=True)  # what follows may be killed as well
 
-    made = stopping.best or _finished(average, strategy, card)
-    facts = {"steps": step, "strategy": strategy, "paintings": len(paintings)}
+    made = state.stopping.best or _finished(state.average, strategy, card)
+    facts = {"steps": state.step, "strategy": strategy, "paintings": len(paintings)}
     card = replace(
         made.card,
         snapshot=snapshot,
-        seconds=round(seconds, 1),
+        seconds=round(state.seconds, 1),
         device=device,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=asdict(settings) | facts,
     )
     return replace(made, card=card)
+
+
+def _progress(state: State, steps: int, paintings: int, settings: TrainSettings) -> Progress:
+    in_time = state.step * settings.minutes * 60 / state.seconds if state.seconds else math.inf
+    last = max(state.step, math.ceil(settings.stop_after * min(steps, max(state.step, in_time))))
+    epoch = paintings / settings.batch_size
+    return Progress(
+        epoch=math.ceil(state.step / epoch),
+        epochs=math.ceil(last / epoch),
+        step=state.step,
+        steps=last,
+        loss=state.loss,
+        seconds=state.seconds,
+        eta_seconds=(last - state.step) * state.seconds / max(1, state.step),
+        scores=tuple(state.stopping.scores),
+    )
+
+
+def _backward(state: State, images: Tensor, class_maps: Tensor, criterion: Loss, card: Card) -> float:
+    """The loss of a batch; its gradients are then with the weights.
+
+    Where the device lacks the memory, the batch goes through it in halves, from then on.
+
+    Raises:
+        ValueError: it lacks the memory for a single crop.
+    """
+    images = images.contiguous(memory_format=torch.channels_last)
+    while True:
+        state.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        try:
+            for image, ids in zip(images.chunk(state.parts), class_maps.chunk(state.parts), strict=True):
+                logits = state.module(normalise(image.to(state.device), card.mean, card.std))
+                loss = criterion(logits, ids.to(state.device)) * (len(image) / len(images))
+                loss.backward()
+                total += loss.item()
+            return total
+        except torch.cuda.OutOfMemoryError as error:
+            if state.parts >= len(images):
+                raise ValueError(
+                    f"{state.device} has no memory for a single crop of {images.shape[-1]} pixels: free some of it, "
+                    "lower UNDERPAINT_IMAGE_SIZE, or set UNDERPAINT_DEVICE=cpu."
+                ) from error
+            state.parts *= 2
+        # Here rather than where it was caught: the error holds on to the tensors of the failed pass.
+        torch.cuda.empty_cache()
+        log.warning("%s ran out of memory: batches go through it in %d parts now", state.device, state.parts)
 
 
 def _card(classes: tuple[str, ...], channels: int, settings: TrainSettings) -> Card:
@@ -263,18 +315,12 @@ def _rate(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM_UP) / (1 - WARM_UP))))
 
 
-def _batches(
-    paintings: list[Item], classes: int, card: Card, settings: TrainSettings
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of images (N, C, S, S) and class maps (N, S, S), S a multiple of the encoder's stride."""
-    random = np.random.default_rng(settings.seed)
+def _sampler(
+    paintings: list[Item], classes: int, card: Card, settings: TrainSettings, random: np.random.Generator
+) -> Sampler:
+    """Draws crops whose side is a multiple of the encoder's stride."""
     tensors = [(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)) for image, ids in paintings]
     crop = max(least_side(card.architecture), min(settings.crop_size, settings.image_size))
     crop = math.ceil(crop / STRIDE) * STRIDE
     low, high = (scale * settings.image_size / crop for scale in SCALES)
-    sampler = Sampler(tensors, classes, Augmentation(crop, (low, high)), settings.rare, random)
-    while True:
-        images, class_maps = sampler.batch(settings.batch_size)
-        if random.random() < settings.classmix:
-            images, class_maps = classmix(images, class_maps, random)
-        yield images.contiguous(memory_format=torch.channels_last), class_maps
+    return Sampler(tensors, classes, Augmentation(crop, (low, high)), settings.rare, random)

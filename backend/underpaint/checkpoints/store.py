@@ -5,11 +5,16 @@
     checkpoints/<version>/model.safetensors
     checkpoints/<version>/card.json                      written last: a checkpoint without it does not exist
     projects/<project>/promotions/<time>-<version>.json  the champion is the one whose name sorts last
-    projects/<project>/runs/<run id>.json
+    projects/<project>/runs/<run id>.json, .html         what a retrain came to, and its report
+    projects/<project>/snapshots/<fingerprint>.json      the labels that the challenger of that snapshot learned from
+    projects/<project>/manifest.json                     what Label Studio held when a retrain looked last
+    projects/<project>/setup.json                        where Label Studio is; it makes the project known
+    projects/<project>/training/<key>.pt                 the state of the training that runs
 
 The log of promotions *is* the champion pointer: one atomic write moves it, and nothing has to be kept in step.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -162,6 +167,24 @@ class Store:
         records = [self._read_json(f"{folder}/{name}") for name in self._names(folder) if name.endswith(".json")]
         return [record for record in records if record is not None]
 
+    def write_file(self, project: str, name: str, data: bytes) -> None:
+        """Keep `data` under `name` (such as ``training/state.pt``) among `project`'s files, whole or not at all."""
+        self._write(_file(project, name), data)
+
+    def read_file(self, project: str, name: str) -> bytes | None:
+        """What `write_file` kept, or None."""
+        return self._read(_file(project, name))
+
+    def address(self, project: str, name: str) -> str:
+        """Where a person finds what `write_file` kept under `name`: a path, or a URL where the store is no folder."""
+        path = f"{self._root}/{_file(project, name)}"
+        return str(Path(path).resolve()) if isinstance(self._fs, LocalFileSystem) else self._fs.unstrip_protocol(path)
+
+    def remove_files(self, project: str, folder: str) -> None:
+        """Forget all that `write_file` kept in `folder`, half-written files of killed processes included."""
+        with self._reached(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(f"{self._root}/{_file(project, folder)}", recursive=True)
+
     def _records(self, project: str) -> list[str]:
         names = self._names(f"projects/{_checked(project, 'project')}/promotions")
         return [name for name in names if _RECORD.fullmatch(name)]
@@ -235,6 +258,10 @@ def _write_file(target: Path, data: bytes) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _file(project: str, name: str) -> str:
+    return "/".join(["projects", _checked(project, "project"), *(_checked(part, "file") for part in name.split("/"))])
 
 
 def _checked(key: str, noun: str) -> str:

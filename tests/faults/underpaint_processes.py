@@ -1,0 +1,97 @@
+"""Underpaint as processes that a test starts, starves and kills."""
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from integration.processes import UNDERPAINT, Program, eventually, running, session
+from underpaint.checkpoints.store import Store
+from underpaint.labelstudio.client import LabelStudio
+from underpaint.redis_server import RedisServer, free_port
+from underpaint.settings import Settings
+from underpaint.signals import Signals
+
+# The least of everything that still is a training.
+SMALL = {
+    "UNDERPAINT_BASE": "none",
+    "UNDERPAINT_DEVICE": "cpu",
+    "UNDERPAINT_IMAGE_SIZE": "64",
+    "UNDERPAINT_TRAIN_STRATEGY": "final",
+    "UNDERPAINT_TRAIN_EPOCHS": "1",
+    "UNDERPAINT_TRAIN_MIN_STEPS": "1",
+    "UNDERPAINT_RETRAIN_AFTER_LABELS": "1",
+    "UNDERPAINT_RETRAIN_QUIET_SECONDS": "1",
+}
+
+
+@dataclass
+class Underpaint:
+    """A store, a Redis, and as many backends and workers as a test starts."""
+
+    folder: Path
+    redis: RedisServer
+    environment: dict[str, str]
+
+    @classmethod
+    def beside(cls, client: LabelStudio, folder: Path, redis: RedisServer) -> "Underpaint":
+        environment = {
+            **SMALL,
+            "UNDERPAINT_REDIS_URL": redis.url,
+            "UNDERPAINT_STORE": str(folder / "store"),
+            "UNDERPAINT_LABEL_STUDIO_URL": client.url,
+            "UNDERPAINT_LABEL_STUDIO_TOKEN": client.headers()["Authorization"].removeprefix("Token "),
+        }
+        return cls(folder, redis, environment)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(store=str(self.folder / "store"), redis_url=self.redis.url)
+        self.store = Store(self.settings.store)
+        self.signals = Signals(self.settings.redis_url, self.settings.queue)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self._started = 0
+
+    def worker(self, *wrapper: str, **overrides: object) -> AbstractContextManager[Program]:
+        return self._run([*wrapper, *UNDERPAINT, "work"], overrides)
+
+    def backend(self) -> AbstractContextManager[Program]:
+        """A backend at ``url``, which may not answer yet."""
+        return self._run([*UNDERPAINT, "serve", "--port", self.url.rpartition(":")[2]], {})
+
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        httpx.post(f"{self.url}{path}", json=body, timeout=30.0, trust_env=False).raise_for_status()
+
+    def _run(self, command: Sequence[str], overrides: dict[str, object]) -> AbstractContextManager[Program]:
+        self._started += 1
+        more = {f"UNDERPAINT_{name.upper()}": str(value) for name, value in overrides.items()}
+        return running(command, self.folder / f"{self._started}.log", os.environ | self.environment | more)
+
+
+def job_process(worker: Program) -> int:
+    """The process id of the job that a worker runs; waits for one."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [pid for pid in session(worker.process.pid) if pid != worker.process.pid]
+        return bool(found)
+
+    eventually(look, "the worker runs a job")
+    return found[0]
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    eventually(partial(_is_gone, pid), f"process {pid} ends", 10)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
