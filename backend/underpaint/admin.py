@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 from rich.console import Console
@@ -14,7 +15,7 @@ from underpaint.labelstudio.client import LabelStudio
 from underpaint.progress import watch_prelabel, watch_retrain
 from underpaint.project import find_key, key_of
 from underpaint.settings import Settings
-from underpaint.signals import PRELABEL, Signals, job_id
+from underpaint.signals import PRELABEL, Signals, completion_id, job_id
 
 PRELABEL_TIMEOUT = 24 * 3600
 
@@ -71,6 +72,28 @@ class Admin:
             self._status(project, None if counts is None else counts.get(project, 0)) for project in sorted(projects)
         ]
 
+    def cancel(self, project: str) -> str | None:
+        """Stop a project's retrain; what it was doing, or None."""
+        return self._signals.cancel_retrain(project)
+
+    def completions(self) -> list[str]:
+        """A sentence on every project whose tasks wait for predictions that a worker is to bring."""
+        try:
+            return [self._completion(project, tasks) for project, tasks in self._signals.completions.waiting().items()]
+        except redis.RedisError:
+            return []
+
+    def _completion(self, project: str, tasks: int) -> str:
+        job = self._signals.job(completion_id(project))
+        line = f"project {project}: {tasks} tasks that Label Studio asked for wait for a worker to predict them"
+        if job is None:
+            return f"{line}; it begins in a moment"
+        if job.ended:
+            why = (job.error or "it was stopped").strip().splitlines()[-1]
+            return f"{line}; the last try failed, the next comes in a minute: {why}"
+        brought = f", {job.meta['done']} predictions are in Label Studio already" if job.meta.get("done") else ""
+        return f"{line}; {job.status}{brought}"
+
     def _status(self, project: str, new_labels: int | None) -> ProjectStatus:
         champion = self._store.champion(project)
         runs = self._store.runs(project)
@@ -114,10 +137,39 @@ class Admin:
             version = earlier[-1]
         self._keep(version)
         metrics = next((move.metrics for move in reversed(moves) if move.version == version), {})
-        move = self._store.promote(project, version, "admin", f"rolled back from {moves[-1].version}", metrics)
+        return self._move(project, version, f"rolled back from {moves[-1].version}", metrics)
+
+    def promote(self, project: str, version: str) -> Promotion:
+        """Make a challenger of the project the champion, though the gate refused it.
+
+        Raises AdminError when no retrain of the project made ``version``, or it serves already.
+        """
+        champion = self._store.champion(project)
+        if champion and champion.version == version:
+            raise AdminError(f"project {project} serves {version} already")
+        made = {str(run["version"]): run for run in self._store.runs(project) if "version" in run}
+        if version not in made:
+            raise AdminError(
+                f"no retrain of project {project} made {version} (they made: {', '.join(made) or 'none yet'}): name "
+                "one of these; `underpaint rollback` goes to any checkpoint in the store, once there is a champion"
+            )
+        why = f"promoted by hand; the gate said: {made[version].get('reason', 'nothing')}"
+        return self._move(project, version, why, self._store.card(version).metrics)
+
+    def _move(self, project: str, version: str, why: str, metrics: dict[str, Any]) -> Promotion:
+        move = self._store.promote(project, version, "admin", why, metrics)
         with contextlib.suppress(redis.RedisError):  # the backends' poll of the store finds it too
             self._signals.announce(project)
         return move
+
+    def report(self, project: str, run: str | None) -> str:
+        """Where the report of a run is, or else that of the last one that left a report: a path, or a URL."""
+        reports = {str(each["id"]): str(each["report"]) for each in self._store.runs(project) if each.get("report")}
+        if not reports:
+            raise AdminError(f"no retrain of project {project} has left a report yet: see `underpaint status`")
+        if run is not None and run not in reports:
+            raise AdminError(f"project {project} has no report of a run {run!r}; it has those of {', '.join(reports)}")
+        return self._store.address(project, reports[run or max(reports)])
 
     def prelabel(
         self, folder: Path, project: str | None, to: Path | None, checkpoint: str | None, console: Console

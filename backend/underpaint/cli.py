@@ -62,10 +62,13 @@ def work(store: StoreUrl = None) -> None:
 def status() -> None:
     """Show each project's champion, what waits, and its last retrain."""
     table = Table(*map(_whole, ("project", "champion", "since", "new", "last retrain")), "result")
-    for row in Admin(get_settings()).status():
+    admin = Admin(get_settings())
+    for row in admin.status():
         waiting = "unknown" if row.new_labels is None else str(row.new_labels)
         table.add_row(row.project, row.champion, _minute(row.since), waiting, _minute(row.last_run), Text(row.result))
     console.print(table)
+    for line in admin.completions():
+        console.print(line, markup=False, highlight=False)
 
 
 @app.command()
@@ -104,6 +107,38 @@ def rollback(
     admin = Admin(get_settings())
     move = admin.rollback(admin.key(project), version)
     console.print(f"project {project} now serves {move.version} ({move.why})")
+
+
+@app.command()
+def cancel(project: Project) -> None:
+    """Stop a project's retrain, queued or running; its labels are learned from with the next new one."""
+    admin = Admin(get_settings())
+    stopped = admin.cancel(admin.key(project))
+    console.print({"queued": "taken from the queue", None: "no retrain is queued or runs"}.get(stopped, "stopping"))
+
+
+@app.command()
+def promote(
+    project: Project, version: Annotated[str, typer.Argument(help="Challenger that the gate refused.")]
+) -> None:
+    """Make a challenger that the gate refused the champion, on every backend within seconds."""
+    admin = Admin(get_settings())
+    move = admin.promote(admin.key(project), version)
+    console.print(f"project {project} now serves {move.version} ({move.why})")
+
+
+@app.command()
+def report(
+    project: Project,
+    run: Annotated[str | None, typer.Argument(help="Id of a retrain; the last that left a report if left out.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser too.")] = False,
+) -> None:
+    """Say where the report of a retrain is: scores, curves, the gate's reasons, labels to look at again."""
+    admin = Admin(get_settings())
+    address = admin.report(admin.key(project), run)
+    typer.echo(address)
+    if show:
+        typer.launch(address)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 Where its labels come from is tested with a real Label Studio, end to end.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,15 @@ import redis
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
-from underpaint.labelstudio.client import LabelStudioError
+from underpaint.labelstudio.client import LabelStudio, LabelStudioError
 from underpaint.project import key_of
 from underpaint.settings import Settings
 from underpaint.signals import Pending, Signals
 from underpaint_workers import dataset, retraining, snapshot
-from underpaint_workers.retraining import NothingToLearn, Retraining, WrongProject
+from underpaint_workers.connection import WrongProject
+from underpaint_workers.lease import Cancelled
+from underpaint_workers.manifest import Manifest
+from underpaint_workers.retraining import NothingToLearn, Retraining
 from underpaint_workers.runs import Run
 from underpaint_workers.snapshot import Painting, Snapshot
 
@@ -39,17 +43,17 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``labels(training, validation)``: what the next snapshot holds; every painting is water all over."""
 
     def set_labels(training: int, validation: int) -> None:
-        def take(_: Any, __: int, folder: Path, ___: Settings) -> Snapshot:
-            image = np.full((64, 64, 3), 90, np.uint8)
+        def take(_: Any, __: int, folder: Path, *___: Any) -> Snapshot:
+            image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
             paintings = []
             for number in range(training + validation):
                 dataset.write_item(folder, f"task-{number}", image, np.full((64, 64), 1, np.uint8))
                 paintings.append(Painting(f"task-{number}", str(number), number >= training))
             dataset.write_classes(folder, CLASSES)
-            return Snapshot(folder, CLASSES, tuple(paintings), ())
+            return Snapshot(folder, CLASSES, tuple(paintings), (), Manifest(rules=CLASSES))
 
         monkeypatch.setattr(snapshot, "take", take)
-        monkeypatch.setattr(Retraining, "_label_studio", lambda _: None)
+        monkeypatch.setattr(Retraining, "_label_studio", lambda _: LabelStudio("http://labels.example", ""))
 
     return set_labels
 
@@ -93,6 +97,71 @@ def test_a_worse_challenger_is_kept_and_refused(
     assert retrain.store.get(record["version"]).card.metrics["miou"] == 0.0
 
 
+@pytest.mark.parametrize("winner", ["sky", "water"])
+def test_a_retrain_leaves_a_report_of_what_was_decided_and_why(
+    retrain: Retraining,
+    labels: Callable[..., None],
+    make_checkpoint: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    winner: str,
+) -> None:
+    old = promoted(retrain, make_checkpoint, "water" if winner == "sky" else "sky")
+    challenger = make_checkpoint(CLASSES, winner, image_size=96)
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: challenger)
+    labels(2, 6)
+    record = retrain.run()
+    assert record["report"] == f"runs/{record['id']}.html"
+    page = retrain.store.read_file(PROJECT, record["report"])
+    assert page is not None
+    for part in (record["reason"], record["version"], old, record["snapshot"], "http://labels.example/projects/3/data"):
+        assert part in page.decode()
+    assert record["gain"] == (1.0 if winner == "water" else -1.0)
+    assert list(record["interval"]) == [record["gain"]] * 2
+    assert record["falls"] == ({} if winner == "water" else {"water": 1.0})
+    assert record["seconds"] > 0
+    [stored] = retrain.store.runs(PROJECT)
+    assert stored == json.loads(json.dumps(record))
+
+
+def test_labels_that_are_contradicted_are_listed_with_their_tasks(
+    retrain: Retraining, labels: Callable[..., None], make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = promoted(retrain, make_checkpoint, "sky")
+    shown: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(retraining, "show_tab", lambda _, project, tasks: shown.append((project, set(tasks))))
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water", image_size=96))
+    labels(2, 1)
+    record = retrain.run()
+    # The old champion sees sky where the new one learned of water; what validates is judged by the new one.
+    assert [(each["task"], each["label"], each["predicted"]) for each in record["contradicted"]] == [
+        (0, "water", "sky"),
+        (1, "water", "sky"),
+    ]
+    assert record["contradicted"][0]["link"] == "http://labels.example/projects/3/data?task=0"
+    assert (shown, record["champion"]) == ([], old)
+    tagging = retrain.settings.model_copy(update={"tag_contradicted_labels": True})
+    retrain.store.promote(PROJECT, old, "test", "test", {})
+    labels(2, 2)  # the same again would be no retrain
+    assert "report_error" not in replace(retrain, settings=tagging).run()
+    assert shown == [(3, {0, 1})]
+
+
+def test_a_report_that_fails_costs_nothing_but_itself(
+    retrain: Retraining, labels: Callable[..., None], make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> None:
+        raise LabelStudioError("Label Studio can't be reached")
+
+    monkeypatch.setattr(retraining, "look_again", down)
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    labels(1, 0)
+    record = retrain.run()
+    assert (record["status"], record["stage"]) == ("finished", "promoted")
+    assert record["report_error"] == "LabelStudioError: Label Studio can't be reached"
+    assert "report" not in record
+    assert champion(retrain) == record["version"]
+
+
 def test_a_rollback_during_training_is_what_the_challenger_is_held_against(
     retrain: Retraining, labels: Callable[..., None], make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +184,7 @@ def test_a_real_training_ends_with_a_champion(retrain: Retraining, labels: Calla
     record = retrain.run()
     assert record["stage"] == "promoted"
     assert "untested" in record["reason"]
+    assert b"<svg" in (retrain.store.read_file(PROJECT, record["report"]) or b"")
     assert retrain.store.get(champion(retrain)).card.classes == CLASSES
 
 
@@ -257,16 +327,18 @@ def test_a_project_that_nobody_located_is_reported(retrain: Retraining) -> None:
 @pytest.mark.parametrize(
     ("project", "champion_knows", "new"),
     [
-        (("sky", "water"), ("water", "sky"), False),
-        (("Sky", "Sea"), ("sky", "water"), False),
-        (("sky", "boat"), ("sky", "water"), True),
-        (("sky", "cloud"), ("sky",), True),  # a synonym, and still a class of its own
+        (("sky", "water"), ("water", "sky"), []),
+        (("Sky", "Sea"), ("sky", "water"), []),
+        (("sky", "boat"), ("sky", "water"), ["boat"]),
+        (("cloud", "sky"), ("sky",), ["cloud"]),  # a synonym, and still a class of its own
+        (("sky",), (), ["sky"]),
     ],
 )
 def test_which_classes_are_new(
-    project: tuple[str, ...], champion_knows: tuple[str, ...], new: bool, make_checkpoint: Make
+    project: tuple[str, ...], champion_knows: tuple[str, ...], new: list[str], make_checkpoint: Make
 ) -> None:
-    assert retraining._has_new(project, make_checkpoint(champion_knows, champion_knows[0])) is new
+    champion = make_checkpoint(champion_knows, champion_knows[0]) if champion_knows else None
+    assert retraining._new_classes(project, champion) == new
 
 
 def test_pending_is_what_a_retrain_takes(retrain: Retraining, labels: Callable[..., None], signals: Signals) -> None:
@@ -274,3 +346,75 @@ def test_pending_is_what_a_retrain_takes(retrain: Retraining, labels: Callable[.
     labels(1, 0)
     retrain.run()
     assert signals.take(PROJECT) == Pending()
+
+
+@pytest.fixture
+def trained(make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for each training, which takes no time and makes another checkpoint each time."""
+    trainings: list[int] = []
+
+    def train(*_: Any, **__: Any) -> Checkpoint:
+        trainings.append(len(trainings))
+        return make_checkpoint(CLASSES, "water", image_size=64 + 32 * len(trainings))
+
+    monkeypatch.setattr(retraining, "train_by_folds", train)
+    return trainings
+
+
+def test_the_same_labels_are_learned_once(
+    retrain: Retraining, labels: Callable[..., None], trained: list[int], signals: Signals
+) -> None:
+    labels(2, 0)
+    assert retrain.run()["stage"] == "promoted"
+    signals.request(PROJECT)  # a person asking for it makes no difference
+    record = retrain.run()
+    assert (record["status"], record["stage"], len(trained)) == ("finished", "unchanged", 1)
+    assert "nothing changed since the last retrain" in record["reason"]
+    labels(3, 0)
+    assert retrain.run()["stage"] == "promoted"
+    assert len(trained) == 2
+
+
+def test_the_same_labels_are_learned_again_in_another_way_or_from_another_champion(
+    retrain: Retraining, labels: Callable[..., None], trained: list[int], make_checkpoint: Make
+) -> None:
+    labels(2, 0)
+    retrain.run()
+    longer = replace(retrain, settings=retrain.settings.model_copy(update={"train_epochs": 2}))
+    longer.run()
+    assert len(trained) == 2
+    promoted(retrain, make_checkpoint, "sky")
+    longer.run()
+    assert len(trained) == 3
+    longer.run()
+    assert len(trained) == 3
+
+
+def test_what_was_promoted_and_rolled_back_is_not_made_again(
+    retrain: Retraining, labels: Callable[..., None], trained: list[int], make_checkpoint: Make
+) -> None:
+    old = promoted(retrain, make_checkpoint, "sky")
+    labels(2, 0)
+    retrain.run()
+    retrain.store.promote(PROJECT, old, "test", "rolled back", {})
+    assert retrain.run()["stage"] == "unchanged"
+
+
+def test_a_cancelled_retrain_says_so_and_its_labels_ask_for_no_other(
+    retrain: Retraining, labels: Callable[..., None], signals: Signals
+) -> None:
+    """The real training, which is told at its first step."""
+
+    def cancelled() -> None:
+        raise Cancelled("cancelled")
+
+    signals.note(PROJECT, 7)
+    labels(2, 0)
+    with pytest.raises(Cancelled):
+        replace(retrain, check=cancelled).run()
+    [record] = retrain.store.runs(PROJECT)
+    assert record["status"] == "cancelled"
+    assert signals.pending() == {}
+    assert Manifest.read(retrain.store, PROJECT).rules == CLASSES
+    assert not Path(retrain.store.url, "projects", PROJECT, "training").exists()
+    assert retrain.run()["stage"] == "promoted"  # asked for, it learns what it did not

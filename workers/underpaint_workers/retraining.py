@@ -1,10 +1,9 @@
-"""One retrain of a project: snapshot, train, evaluate, gate, promote."""
+"""One retrain of a project: snapshot, train, evaluate, gate, promote, report."""
 
 import contextlib
-import tempfile
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -13,26 +12,37 @@ from underpaint import base
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio.client import LabelStudio
-from underpaint.project import key_of, project_id
+from underpaint.project import project_id
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import Settings
 from underpaint.signals import Signals
 from underpaint.taxonomy import corresponding
 from underpaint_workers import snapshot
-from underpaint_workers.dataset import Dataset
-from underpaint_workers.evaluation import Metrics, evaluate
+from underpaint_workers.connection import project_on
+from underpaint_workers.contact_sheet import SIZE
+from underpaint_workers.curves import Curves
+from underpaint_workers.dataset import Dataset, Item
+from underpaint_workers.evaluation import examine
 from underpaint_workers.folds import train_by_folds
 from underpaint_workers.gate import ENOUGH_PAINTINGS, decide
+from underpaint_workers.label_quality import as_record, look_again, show_tab
+from underpaint_workers.lease import Cancelled
+from underpaint_workers.manifest import Manifest
+from underpaint_workers.outcome import Outcome
+from underpaint_workers.resume import Keeper, fingerprint
+from underpaint_workers.run_report import RunReport
 from underpaint_workers.runs import Run
-from underpaint_workers.training import TrainSettings
+from underpaint_workers.scratch import scratch
+from underpaint_workers.training import Progress, TrainSettings
+
+log = logging.getLogger(__name__)
+
+CONTRADICTIONS = 100
+"""Contradicted labels that a run's record holds at most."""
 
 
 class NothingToLearn(ValueError):
     """A retrain found no labels; its message says what to do."""
-
-
-class WrongProject(ValueError):
-    """Label Studio's project of this id is another one, or nobody said where to find it."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +53,26 @@ class Retraining:
     settings: Settings
     store: Store
     signals: Signals
+    check: Callable[[], None] = lambda: None
+    """Called at every step; raises what shall end the retrain, such as `Cancelled`."""
 
     def run(self) -> dict[str, Any]:
-        """Retrain once; returns the run's record, which the store keeps.
+        """Retrain once; returns the run's record, which the store keeps. It trains nothing where nothing changed.
 
         Raises what stopped it, after recording that. The champion is untouched then, and the labels count as new again.
         """
         pending = self.signals.take(self.project)
         try:
-            with Run(self.store, self.project) as run, tempfile.TemporaryDirectory(prefix="underpaint-") as folder:
+            with Run(self.store, self.project) as run, scratch() as folder:
                 run.stage("snapshot")
-                taken = snapshot.take(self._label_studio(), project_id(self.project), Path(folder), self.settings)
-                self._learn(taken, run)
-        except NothingToLearn:
+                label_studio = self._label_studio()
+                taken = snapshot.take(label_studio, project_id(self.project), folder, self.settings, self.check)
+                try:
+                    self._learn(taken, label_studio, run)
+                except (Cancelled, NothingToLearn):
+                    self._settle(taken)  # these labels don't ask for a retrain again
+                    raise
+        except (Cancelled, NothingToLearn):
             raise
         except BaseException:
             with contextlib.suppress(redis.RedisError):
@@ -63,9 +80,14 @@ class Retraining:
             raise
         return run.record
 
-    def _learn(self, taken: snapshot.Snapshot, run: Run) -> None:
+    def _learn(self, taken: snapshot.Snapshot, label_studio: LabelStudio, run: Run) -> None:
         training, validation = taken.names(validation=False), taken.names(validation=True)
         facts = {"snapshot": taken.fingerprint, "problems": list(taken.problems)}
+        if self._has_learned(taken):
+            self._settle(taken)
+            reason = "nothing changed since the last retrain: accept or correct some labels, then train again"
+            run.stage("unchanged", training=len(training), validation=len(validation), reason=reason, **facts)
+            return
         run.stage("train", training=len(training), validation=len(validation), **facts)
         if not training:
             raise NothingToLearn(
@@ -74,36 +96,86 @@ class Retraining:
                 else "no accepted labels: submit some annotations that contain regions, then train again"
             )
         data = Dataset.open(taken.folder)
+        curves, parent, settings = Curves(), self._serving(taken.classes), TrainSettings.of(self.settings)
+
+        def show(progress: Progress) -> None:
+            self.check()
+            curves.note(progress)
+            run.show(**asdict(progress), validation_miou=progress.validation_miou)
+
         challenger = train_by_folds(
             [data.load(name) for name in training],
             taken.classes,
-            self._serving(taken.classes),
-            TrainSettings.of(self.settings),
+            parent,
+            settings,
             validation=[data.load(name) for name in validation] if len(validation) >= ENOUGH_PAINTINGS else (),
             snapshot=taken.fingerprint,
-            progress=lambda progress: run.show(**asdict(progress)),
+            progress=show,
+            keeper=Keeper.of(self.store, self.project, taken.fingerprint, taken.classes, settings),
         )
         run.stage("evaluate")
+
+        def load(name: str) -> Item:
+            self.check()
+            return data.load(name)
+
         # Read again: while this trained, somebody may have rolled back.
         champion = self._serving(taken.classes)
-        before = self._measure(champion, data, validation)
-        after = self._measure(challenger, data, validation)
+        serving = Segmenter(champion, self.settings.device) if champion else None
+        learned = Segmenter(challenger, self.settings.device)
+        before, after = (
+            examine(each, map(load, validation), data.classes, SIZE) if each and validation else None
+            for each in (serving, learned)
+        )
         if after:
-            challenger = replace(challenger, card=replace(challenger.card, metrics=asdict(after)))
+            challenger = replace(challenger, card=replace(challenger.card, metrics=asdict(after.metrics)))
         version = self.store.put(challenger)
-        decision = decide(before, after, new_classes=_has_new(taken.classes, champion))
+        decision = decide(
+            before.confusions if before else None,
+            after.confusions if after else None,
+            taken.classes,
+            new_classes=_new_classes(taken.classes, champion),
+            class_margin=self.settings.gate_class_margin,
+            seed=taken.fingerprint,
+        )
         if decision.promote:
             self.store.promote(self.project, version, "retrain", decision.reason, challenger.card.metrics)
             with contextlib.suppress(redis.RedisError):  # the backends' poll of the store finds it too
                 self.signals.announce(self.project)
+        self._settle(taken, champion.version if champion else "", version)
         run.stage(
-            "promoted" if decision.promote else "refused",
+            "report",
             version=version,
             champion=champion.version if champion else None,
-            reason=decision.reason,
-            champion_miou=before.miou if before else None,
-            challenger_miou=after.miou if after else None,
+            champion_miou=before.metrics.miou if before else None,
+            challenger_miou=after.metrics.miou if after else None,
+            **{name: value for name, value in asdict(decision).items() if name != "promote"},
         )
+        outcome = Outcome(taken, data, serving, learned, before, after, decision, curves)
+        run.stage("promoted" if decision.promote else "refused", **self._report(outcome, label_studio, run))
+
+    def _has_learned(self, taken: snapshot.Snapshot) -> bool:
+        """Whether these very labels were learned last, in the same way, from what serves or for what serves."""
+        last = Manifest.read(self.store, self.project)
+        if (last.fingerprint, last.settings) != (taken.fingerprint, fingerprint(TrainSettings.of(self.settings))):
+            return False
+        champion = self._serving(taken.classes)
+        return (champion.version if champion else "") in last.versions
+
+    def _settle(self, taken: snapshot.Snapshot, *versions: str) -> None:
+        """Note what Label Studio held: what differs from it later is new. Nothing is left to go on with.
+
+        With the ``versions`` that were compared, it was learned; else what was learned before remains that.
+        """
+        if versions:
+            how = fingerprint(TrainSettings.of(self.settings))
+            manifest = replace(taken.manifest, fingerprint=taken.fingerprint, settings=how, versions=versions)
+        else:
+            last = Manifest.read(self.store, self.project)
+            learned = {name: getattr(last, name) for name in ("fingerprint", "settings", "versions")}
+            manifest = replace(taken.manifest, **learned)
+        manifest.write(self.store, self.project)
+        Keeper.forget(self.store, self.project)
 
     def _serving(self, classes: Sequence[str]) -> Checkpoint | None:
         """What serves the project: its champion; before the first, the base if that can name some of ``classes``.
@@ -118,35 +190,30 @@ class Retraining:
         self.store.put(first)
         return first
 
-    def _measure(self, checkpoint: Checkpoint | None, data: Dataset, names: Sequence[str]) -> Metrics | None:
-        if checkpoint is None or not names:
-            return None
-        return evaluate(Segmenter(checkpoint, self.settings.device), map(data.load, names), data.classes)
+    def _report(self, outcome: Outcome, label_studio: LabelStudio, run: Run) -> dict[str, Any]:
+        """Look at the labels again and write the report; returns what the run's record says of both.
+
+        What goes wrong here is told, and undoes nothing of what the gate decided.
+        """
+        name = f"runs/{run.id}.html"
+        try:
+            found = look_again(self.store, self.project, outcome)
+            strongest = [as_record(each, label_studio.url, self.project) for each in found[:CONTRADICTIONS]]
+            if self.settings.tag_contradicted_labels:
+                show_tab(label_studio, project_id(self.project), {each["task"] for each in strongest})
+            html = RunReport(run.record, run.seconds, outcome, found, label_studio.url).to_html()
+            self.store.write_file(self.project, name, html.encode())
+        except Exception as error:
+            log.exception("project %s: no report of the retrain", self.project)
+            return {"report_error": f"{type(error).__name__}: {error}"}
+        return {"report": name, "contradicted": strongest}
 
     def _label_studio(self) -> LabelStudio:
-        label_studio = label_studio_of(self.project, self.settings, self.signals)
-        found = key_of(label_studio.project(project_id(self.project)))
-        if found != self.project:
-            raise WrongProject(
-                f"{label_studio.url} has project {found}, not {self.project}: Label Studio was set up anew, or "
-                "UNDERPAINT_LABEL_STUDIO_URL names another one"
-            )
-        return label_studio
+        return project_on(self.project, self.settings, self.signals)
 
 
-def label_studio_of(project: str, settings: Settings, signals: Signals) -> LabelStudio:
-    """The client for a project: the settings' Label Studio, else the one that the project's /setup named.
-
-    Raises WrongProject when neither is known.
-    """
-    if (connection := settings.label_studio or signals.connection(project)) is not None:
-        return LabelStudio(*connection)
-    raise WrongProject(
-        f"nobody said where project {project} lives: set UNDERPAINT_LABEL_STUDIO_URL and UNDERPAINT_LABEL_STUDIO_TOKEN"
-    )
-
-
-def _has_new(classes: Sequence[str], champion: Checkpoint | None) -> bool:
-    """Whether some class has none of the champion's to itself: Cloud beside Sky is new to one that knows Sky alone."""
-    matches = corresponding(classes, champion.card.classes if champion else ())
-    return None in matches or len(set(matches)) < len(matches)
+def _new_classes(classes: Sequence[str], champion: Checkpoint | None) -> list[str]:
+    """Those that have none of the champion's to themselves: Cloud beside Sky is new to one that knows Sky alone."""
+    known = champion.card.classes if champion else ()
+    there, back = corresponding(classes, known), corresponding(known, classes)
+    return [name for index, name in enumerate(classes) if (match := there[index]) is None or back[match] != index]
