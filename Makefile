@@ -9,7 +9,7 @@ PORT := 9090
 
 DATASETS := ../shared/data
 
-.PHONY: demo up test unit lint base bench-learning install clean
+.PHONY: demo up test unit lint base bench bench-learning install clean
 
 demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
 	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data "$(DATA)") $(if $(ONCE),--once)
@@ -30,6 +30,9 @@ lint: $(VENV)/.dev
 
 base: install ## make the base segmenter anew (DATASETS=folder with monet)
 	$(VENV)/bin/python -m underpaint_workers.make_base --data "$(DATASETS)"
+
+bench: $(VENV)/.dev ## how fast paintings are predicted, into build/serving.json (QUICK=1: roughly, in a minute)
+	PYTHONPATH=tests $(VENV)/bin/python -m bench.serving --data "$(DATASETS)" $(if $(QUICK),--quick)
 
 bench-learning: $(VENV)/.dev ## how well few labels are learned from, into build/learning.json (DATASETS=folder with monet)
 	$(VENV)/bin/python tests/bench/learning.py --data "$(DATASETS)/monet"
