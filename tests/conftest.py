@@ -36,6 +36,7 @@ def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("UNDERPAINT_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("UNDERPAINT_DEVICE", "cpu")
+    monkeypatch.setenv("UNDERPAINT_RUNTIME", "torch-float32")  # which needs no measuring
     get_settings.cache_clear()
     settings = get_settings()
     Signals(settings.redis_url, settings.queue).redis.flushall()

@@ -14,6 +14,7 @@ from conftest import CAPTURES
 from http_server import Answer, Server, serve
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
+from underpaint.labelstudio import prompt
 from underpaint.labelstudio.label_config import parse
 from underpaint.project import key_of
 from underpaint.redis_server import RedisServer
@@ -136,18 +137,18 @@ def _predicts(answer: dict[str, Any], body: dict[str, Any], store: Store) -> Non
     config = parse(body["label_config"])
     controls = {control.name: control for control in config.controls}
     context = (body["params"] or {}).get("context") or {}
-    drawn = {label for region in context.get("result", []) for label in region["value"].get(region["type"], [])}
+    drawn, _ = prompt.read(context, config)
     assert len(answer["results"]) == len(body["tasks"])
     for prediction in answer["results"]:
         assert prediction["model_version"] == champion.version
         assert 0 <= prediction["score"] <= 1
-        expected = [] if drawn and "Sky" not in drawn else [c for c in controls.values() if _has_sky(c.labels)]
+        expected = [drawn.control] if drawn else [c for c in controls.values() if _has_sky(c.labels)]
         assert {region["from_name"] for region in prediction["result"]} == {control.name for control in expected}
         for region in prediction["result"]:
             control = controls[region["from_name"]]
             assert region["type"] == control.type.lower()
             assert region["to_name"] == control.to_name
-            assert region["value"][region["type"]] == ["Sky"]
+            assert region["value"][region["type"]] == [drawn.label if drawn else "Sky"]
             assert (region["original_width"], region["original_height"]) == (320, 240)
 
 

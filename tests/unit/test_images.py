@@ -10,7 +10,6 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -386,57 +385,3 @@ def test_a_refused_connection_and_an_unknown_name_are_errors(fetcher: Make) -> N
         fetcher("127.0.0.1").fetch(f"{url}/x.png")
     with pytest.raises(ImageError, match="doesn't resolve"):
         fetcher("*").fetch("http://no-such-host.invalid/x.png")
-
-
-def coloured(request: Request) -> Answer:
-    number = int(request.path.strip("/"))
-    time.sleep(0.002 * (number % 3))
-    return Answer(encoded(Image.new("RGB", (2, 2), (number, 0, 0)))) if number != 13 else Answer(b"text")
-
-
-def test_order_is_kept_and_a_bad_image_spoils_only_its_own_slot(fetcher: Make) -> None:
-    with serve(coloured) as server:
-        results = list(fetcher("127.0.0.1").iter_all((f"{server.url}/{n}", n) for n in range(40)))
-    assert len(results) == 40
-    for number, result in enumerate(results):
-        if number == 13:
-            assert isinstance(result, ImageError)
-            assert "task 13" in str(result)
-        else:
-            assert isinstance(result, np.ndarray)
-            assert result[0, 0, 0] == number
-
-
-def test_images_are_fetched_side_by_side(fetcher: Make) -> None:
-    together = threading.Barrier(4)
-
-    def wait_for_the_others(_: Request) -> Answer:
-        together.wait(timeout=5)
-        return Answer(PNG)
-
-    with serve(wait_for_the_others) as server:
-        images = fetcher("127.0.0.1", fetch_concurrency=4)
-        results = list(images.iter_all([(server.url, n) for n in range(4)]))
-    assert all(isinstance(result, np.ndarray) for result in results)
-
-
-def test_no_more_is_fetched_ahead_than_the_bound(fetcher: Make, gallery: Server) -> None:
-    images = fetcher("127.0.0.1", fetch_concurrency=3).iter_all((f"{gallery.url}/{n}", n) for n in range(100))
-    for taken in range(1, 6):
-        next(images)
-        time.sleep(0.05)
-        assert len(gallery.requests) <= taken + 2
-
-
-def test_nothing_is_waited_for_after_the_deadline(fetcher: Make) -> None:
-    def stuck_at_3(request: Request) -> Answer:
-        return Answer(drip(b"x", 0.1, 20)) if request.path == "/3" else Answer(PNG)
-
-    with serve(stuck_at_3) as server:
-        begin = time.monotonic()
-        images = fetcher("127.0.0.1", fetch_concurrency=2)
-        results = list(images.iter_all([(f"{server.url}/{n}", n) for n in range(3000)], deadline=begin + 0.5))
-        assert time.monotonic() - begin < 1.5
-    assert len(results) == 3000
-    assert [isinstance(result, np.ndarray) for result in results[:4]] == [True, True, True, False]
-    assert isinstance(results[-1], ImageError)

@@ -33,6 +33,25 @@ def test_reads_controls_labels_and_options() -> None:
     assert config.image_keys == ("front", "back")
 
 
+def test_a_smart_tool_whose_labels_another_control_draws_is_there_to_ask_with() -> None:
+    config = parse(
+        """<View>
+          <Image name="image" value="$image"/><Image name="back" value="$back"/>
+          <RectangleLabels name="ask" toName="image" smart="true"><Label value="Sky"/></RectangleLabels>
+          <PolygonLabels name="plain" toName="image"><Label value="Sky"/></PolygonLabels>
+          <PolygonLabels name="more" toName="image" smart="true">
+            <Label value="Sky"/><Label value="Boat"/>
+          </PolygonLabels>
+          <RectangleLabels name="elsewhere" toName="back" smart="true"><Label value="Sky"/></RectangleLabels>
+          <BrushLabels name="brush" toName="image" smart="true">
+            <Label value="Sky"/><Label value="Tree"/>
+          </BrushLabels>
+        </View>"""
+    )
+    assert [control.name for control in config.controls if control.predicted] == ["plain", "more", "elsewhere", "brush"]
+    assert [control.name for control in config.controls if control.asks] == ["ask"]
+
+
 def view(*tags: str) -> str:
     return f"<View>{''.join(tags)}</View>"
 

@@ -266,7 +266,8 @@ def test_a_successor_is_warmed_with_the_shapes_seen(checkpoint: Checkpoint) -> N
 
 def test_images_share_a_pass_by_padded_shape_and_type(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = Segmenter(checkpoint)
-    images = [painting(64, 60), painting(64, 38), painting(30, 64), painting(64, 40).astype(np.float32) / 255]
+    raster: Image = painting(64, 40).astype(np.float32) / np.float32(255)
+    images: list[Image] = [painting(64, 60), painting(64, 38), painting(30, 64), raster]
     alone = segmenter.probabilities(images)
     passes: list[tuple[int, ...]] = []
     run = segmenter._runtime

@@ -4,12 +4,9 @@ import base64
 import binascii
 import re
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from itertools import islice
 from typing import TypeAlias
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -40,10 +37,10 @@ _ssl_context = cache(httpx.create_ssl_context)
 
 
 class ImageFetcher:
-    """Fetches images side by side; safe to share between threads.
+    """Fetches images; safe to share between threads.
 
     Args:
-        settings: ``allowed_hosts``, ``fetch_timeout``, ``fetch_concurrency`` and the ``max_image_*`` bounds are used.
+        settings: ``allowed_hosts``, ``fetch_timeout`` and the ``max_image_*`` bounds are used.
         label_studio: serves ``/data/…`` paths and the URIs of cloud storage; None if there is no access to it.
     """
 
@@ -52,7 +49,6 @@ class ImageFetcher:
         self._label_studio = label_studio
         self._base = httpx.URL(label_studio.url) if label_studio else None
         self._policy = HostPolicy(settings.allowed_hosts, [_origin(self._base)[1:]] if self._base else [])
-        self._threads = ThreadPoolExecutor(settings.fetch_concurrency, thread_name_prefix="fetch")
 
     def fetch(self, url: str, task_id: TaskId = None, deadline: float | None = None) -> Rgb:
         """One image, uint8 (H, W, 3) RGB, upright (EXIF orientation applied) and at its natural size.
@@ -66,7 +62,7 @@ class ImageFetcher:
             ImageError: whatever is wrong with it. `NotAllowed` if its host is not among the allowed ones.
         """
         data = self.fetch_bytes(url, task_id, deadline)
-        return decode(data, self._settings.max_image_pixels, _name(url, task_id))
+        return decode(data, self._settings.max_image_pixels, name_of(url, task_id))
 
     def fetch_bytes(self, url: str, task_id: TaskId = None, deadline: float | None = None) -> bytes:
         """The image file itself, at most ``max_image_bytes`` long.
@@ -88,30 +84,9 @@ class ImageFetcher:
             target, trusted = self._locate(url, task_id)
             return self._download(target, trusted, by_timeout if deadline is None else min(deadline, by_timeout))
         except UnicodeError as error:
-            raise ImageError(f"{_name(url, task_id)}: not a valid URL; correct it in the task's data") from error
+            raise ImageError(f"{name_of(url, task_id)}: not a valid URL; correct it in the task's data") from error
         except ImageError as error:
-            raise type(error)(f"{_name(url, task_id)}: {error}") from error.__cause__
-
-    def iter_all(
-        self, requests: Iterable[tuple[str, TaskId]], deadline: float | None = None
-    ) -> Iterator[Rgb | ImageError]:
-        """The images of many ``(url, task_id)`` in their order, fetched ahead; an ImageError where one can't be had.
-
-        At most ``fetch_concurrency`` images are in memory, the one just yielded included. After ``deadline``
-        (``time.monotonic()``) nothing is waited for any more.
-        """
-        todo = iter(requests)
-        ahead: deque[tuple[str, Future[Rgb]]] = deque()
-        try:
-            while True:
-                for url, task_id in islice(todo, self._settings.fetch_concurrency - len(ahead)):
-                    ahead.append((_name(url, task_id), self._threads.submit(self.fetch, url, task_id, deadline)))
-                if not ahead:
-                    return
-                yield _outcome(*ahead.popleft(), deadline)
-        finally:
-            for _, future in ahead:
-                future.cancel()
+            raise type(error)(f"{name_of(url, task_id)}: {error}") from error.__cause__
 
     def _inline(self, uri: str) -> bytes:
         """The content of a data URI (RFC 2397)."""
@@ -233,16 +208,6 @@ class ImageFetcher:
         return ImageError(f"the file is larger than {limit:,} bytes; shrink it, or raise UNDERPAINT_MAX_IMAGE_BYTES")
 
 
-def _outcome(name: str, future: Future[Rgb], deadline: float | None) -> Rgb | ImageError:
-    try:
-        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except ImageError as error:
-        return error
-    except TimeoutError:
-        future.cancel()
-        return ImageError(f"{name}: not fetched before the request's deadline; send fewer tasks at a time")
-
-
 def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host.lower(), url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
 
@@ -268,7 +233,7 @@ def _remedy(status: int, trusted: bool) -> str:
     return "check that the URL still works"
 
 
-def _name(url: object, task_id: TaskId) -> str:
+def name_of(url: object, task_id: TaskId) -> str:
     """What to call an image in messages: no query, user or content, since these may hold secrets."""
     shown = str(url).strip()
     shown = shown.partition(",")[0] if shown[:5].lower() == "data:" else shown

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from xml.etree import ElementTree
 
@@ -56,11 +56,13 @@ class Control:
     """Key of the task's data that holds the image's URL."""
     labels: tuple[Label, ...]
     options: Options
+    asks: bool = False
+    """Whether it is there to ask with: a smart tool (``smart="true"``) beside another control that has its labels."""
 
     @property
     def predicted(self) -> bool:
         """Whether regions of this control are predicted, or only read."""
-        return self.type in PREDICTED
+        return self.type in PREDICTED and not self.asks
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,12 @@ def parse(xml: str) -> LabelConfig:
     images = {tag.get("name", ""): tag for tag in root.iter("Image")}
     if not images:
         raise LabelConfigError('The label config has no <Image>; add <Image name="image" value="$image"/>.')
-    controls = tuple(_control(tag, images) for tag in root.iter() if tag.tag in READ and tag.get("toName") in images)
+    tags = [tag for tag in root.iter() if tag.tag in READ and tag.get("toName") in images]
+    controls = tuple(_control(tag, images) for tag in tags)
+    smart = {
+        control.name for control, tag in zip(controls, tags, strict=True) if tag.get("smart", "").lower() == "true"
+    }
+    controls = tuple(replace(each, asks=each.name in smart and _answered(each, controls)) for each in controls)
     if not any(control.predicted for control in controls):
         named = ", ".join(f'"{image}"' for image in images)
         raise LabelConfigError(
@@ -123,6 +130,16 @@ def _control(tag: ElementTree.Element, images: dict[str, ElementTree.Element]) -
             f'{where} has no labels; put <Label value="…"/> tags in it (labels taken from the task aren\'t supported).'
         )
     return Control(str(tag.tag), name, to_name, _image_key(images[to_name]), labels, _options(tag, where))
+
+
+def _answered(control: Control, controls: tuple[Control, ...]) -> bool:
+    """Whether another control, which draws more exactly, has all of its labels."""
+    exact = PREDICTED[: PREDICTED.index(control.type)] if control.type in PREDICTED else PREDICTED
+    values = {label.value for label in control.labels}
+    return any(
+        other.type in exact and other.to_name == control.to_name and values <= {label.value for label in other.labels}
+        for other in controls
+    )
 
 
 def _labels(tag: ElementTree.Element, where: str) -> Iterator[Label]:

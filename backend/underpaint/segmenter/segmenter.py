@@ -142,13 +142,13 @@ class Segmenter:
         for image, cells, shape in zip(images, self._cells(images, quality), shapes, strict=True):
             # An odd side, which ``prepare`` doesn't make, ends in half a cell.
             odd = image.shape[0] % CELL or image.shape[1] % CELL
-            answers.append(_at_natural_size(_grown(cells, image) if odd else cells, *shape))
+            answers.append(_at_natural_size(torch.from_numpy(_grown(cells, image)) if odd else cells, *shape))
         return answers
 
     def probabilities(self, images: Sequence[Image], quality: Quality = "fast") -> list[NDArray[np.float32]]:
         """Probabilities (classes, h, w) of each prepared image (h, w, channels); they sum to 1 over the classes."""
         found = self._cells(images, quality)
-        return [_grown(cells, image).cpu().numpy() for cells, image in zip(found, images, strict=True)]
+        return [_grown(cells, image) for cells, image in zip(found, images, strict=True)]
 
     def predict(self, image: Image, quality: Quality = "fast") -> tuple[ClassMap, Confidence]:
         """Class map uint8 (H, W) and confidence uint8 (H, W), 0–255, of an image, at its size.
@@ -261,10 +261,13 @@ def _halved(pixels: slice) -> slice:
     return slice(pixels.start // CELL, -(-pixels.stop // CELL))
 
 
-def _grown(cells: Tensor, image: Image) -> Tensor:
+def _grown(cells: Tensor, image: Image) -> NDArray[np.float32]:
     """Probabilities (classes, h, w) at the size of `image` (h, w, channels), of its cells'."""
-    grown = functional.interpolate(cells[None], scale_factor=CELL, mode="bilinear", align_corners=False)[0]
-    return grown[:, : image.shape[0], : image.shape[1]]
+    _, height, width = cells.shape
+    size = (CELL * width, CELL * height)
+    # As torch interpolates, in a third of the time.
+    grown = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in cells.cpu().numpy()])
+    return np.asarray(grown[:, : image.shape[0], : image.shape[1]], np.float32)
 
 
 @torch.inference_mode()

@@ -17,8 +17,7 @@ import numpy as np
 from underpaint import base
 from underpaint.labelstudio import prompt, regions
 from underpaint.labelstudio.decoding import Picture, decode_small
-from underpaint.labelstudio.images import ImageError, ImageFetcher
-from underpaint.labelstudio.images import _name as name_of
+from underpaint.labelstudio.images import ImageError, ImageFetcher, name_of
 from underpaint.labelstudio.label_config import LabelConfig
 from underpaint.labelstudio.label_space import LabelSpace
 from underpaint.segmenter.segmenter import Segmenter
