@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -99,6 +101,17 @@ def test_openvino_keeps_a_bounded_number_of_models(checkpoint: Checkpoint, monke
         batch = painting(height, 64, height)
         torch.testing.assert_close(bounded(batch), reference(batch), atol=1e-4, rtol=0)
     assert len(bounded._compiled) == 3  # type: ignore[attr-defined]
+
+
+def test_openvino_tells_nobody() -> None:
+    """In a process of its own: it calls home when it is imported."""
+    program = """
+from underpaint.segmenter.openvino_runtime import _openvino
+_openvino()
+from openvino.tools.ovc import telemetry_utils
+assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telemetry_utils.tm
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
 def test_openvino_answers_several_threads_at_once(checkpoint: Checkpoint) -> None:

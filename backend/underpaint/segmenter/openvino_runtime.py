@@ -1,5 +1,6 @@
 """OpenVINO, which runs nets on CPUs in less than half of torch's time."""
 
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -36,8 +37,6 @@ class OpenVinoRuntime:
             ImportError: OpenVINO is not installed.
             RuntimeError: it can't take this classifier.
         """
-        import openvino
-
         self.name = name
         self.passes = passes
         self._options = {
@@ -47,7 +46,7 @@ class OpenVinoRuntime:
         }
         self._classifier: Classifier | None = classifier.eval()
         self._graph = graph
-        self._core = openvino.Core()
+        self._core = _openvino().Core()
         self._models: dict[Any, Any] = {}
         self._compiled: dict[Any, tuple[Any, deque[Any]]] = {}
         self._compiling = Lock()
@@ -96,10 +95,16 @@ class OpenVinoRuntime:
         return self._models[dtype]
 
 
-def _graph_of(classifier: Classifier, dtype: np.dtype[Any], name: str) -> Any:
-    """The graph `name`, whose inputs are images of `dtype` and then all weights: OpenVINO's model of `classifier`."""
+def _openvino() -> Any:
+    # It tells a server of its makers about every import and conversion, unless it finds nothing to tell it with.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    return openvino
+
+
+def _graph_of(classifier: Classifier, dtype: np.dtype[Any], name: str) -> Any:
+    """The graph `name`, whose inputs are images of `dtype` and then all weights: OpenVINO's model of `classifier`."""
     with _converting:
         if (name, dtype) not in _graphs:
             images = torch.zeros((*_EXAMPLE, len(classifier.mean)), dtype=getattr(torch, dtype.name))
@@ -109,14 +114,13 @@ def _graph_of(classifier: Classifier, dtype: np.dtype[Any], name: str) -> Any:
                 warnings.simplefilter("ignore")
                 # Nothing is drawn at random in evaluation, so a second look would only take time.
                 traced = torch.jit.trace(_functional(classifier), example, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
-            _graphs[name, dtype] = openvino.convert_model(traced, example_input=example)
+            _graphs[name, dtype] = _openvino().convert_model(traced, example_input=example)
         return _graphs[name, dtype]
 
 
 def _with_weights(graph: Any, classifier: Classifier) -> Any:
     """`graph` with the weights of `classifier` in it, which its only input is the images of."""
-    import openvino
-
+    openvino = _openvino()
     model = graph.clone()
     images, *parameters = model.get_parameters()
     for parameter, weight in zip(parameters, _weights(classifier).values(), strict=True):
