@@ -31,6 +31,7 @@ _EDGE = 0.008  # length of a step between two cells of one colour; from black to
 _USUAL = 2.0  # steps are shortened where they differ by no more than this many times the mean
 _REACH = 0.12  # length of a path after which the odds are smaller by a factor of e
 _NEAR, _ALONG = 2.5, 0.7  # log-odds at a point, and along a stroke, which shows by itself how far to go
+_AGAINST = 2.0  # weight of a way to what is known not to be meant that is shorter
 _CLASSES, _COLOURS, _PATHS = 1.0, 0.7, 0.5  # weights of the log-odds by each
 _SMOOTHNESS = 4.0  # log-odds that a cell takes over from neighbours that all agree
 _SURE = 0.95  # part of the label's own classes that is taken to be meant
@@ -104,7 +105,7 @@ def _cut(
         way = _distance(fixed == 1, steps, usual)
         near = at_seeds - way / np.float32(_REACH)
         if (fixed == -1).any():
-            near = np.minimum(near, (_distance(fixed == -1, steps, usual) - way) / np.float32(_REACH))
+            near = np.minimum(near, _AGAINST * (_distance(fixed == -1, steps, usual) - way) / np.float32(_REACH))
             sure *= 1 - float(own[fixed == -1].mean())
         likely = _sigmoid(near)
     likely = np.where(fixed == 0, likely, fixed > 0).astype(np.float32)
