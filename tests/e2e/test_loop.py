@@ -37,7 +37,7 @@ pytestmark = pytest.mark.e2e
 MONET = DATA / "monet" / "train"
 # Enough to learn something in little time; the demo and the benchmarks learn properly.
 OVERRIDES = {
-    "UNDERPAINT_TRAIN_MINUTES": "1",
+    "UNDERPAINT_TRAIN_MINUTES": "2",
     "UNDERPAINT_RETRAIN_AFTER_LABELS": "1000",
     "UNDERPAINT_POLL_SECONDS": "1",
     "OMP_NUM_THREADS": "2",

@@ -155,7 +155,7 @@ def test_a_pass_waits_for_an_image_on_its_way_and_goes_when_it_is_full(
         first = ask(batcher, segmenter, image(1))
         assert not segmenter.began
         ask(batcher, segmenter, image(2)).result(LONG / 2)
-    assert first.done()
+    first.result(LONG / 2)
     assert segmenter.began == [[1, 2]]
 
 
