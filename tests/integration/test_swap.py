@@ -11,11 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
+from app_server import listening
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
-from underpaint.redis_server import free_port
 from underpaint.serving.app import create_app
 from underpaint.settings import get_settings
 from underpaint.signals import Signals
@@ -27,20 +26,6 @@ CONFIG = (
 )
 SWAPS = 20
 CLIENTS = 4
-
-
-@contextmanager
-def backend() -> Iterator[str]:
-    """A backend of this process on a port of its own."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(get_settings()), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @contextmanager
@@ -81,7 +66,7 @@ def test_twenty_swaps_fail_no_request_and_no_answer_is_made_by_two(
         labels[store.put(replace(checkpoints[name], card=card))] = name.title()
     turns = itertools.islice(itertools.cycle(labels), SWAPS + 1)
     store.promote(PROJECT, next(turns), "test", "first", {})
-    with backend() as url, constant_load(url, painting) as answers:
+    with listening(create_app(get_settings())) as url, constant_load(url, painting) as answers:
         for version in turns:
             _wait_for(partial(_grew, answers, len(answers) + CLIENTS))
             store.promote(PROJECT, version, "test", "test", {})

@@ -5,23 +5,20 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app_server import listening
 from http_server import Answer, Server, serve
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio import rle
-from underpaint.redis_server import free_port
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.serving.app import create_app
 from underpaint.serving.champions import UNTRAINED
@@ -288,20 +285,6 @@ def picture(number: int) -> str:
     file = io.BytesIO()
     Image.new("RGB", (90, 60), (number % 256, number // 256, 0)).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-@contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
-    """A server of its own: the test client never hangs up."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 def test_metrics_say_what_passed_through(client: TestClient, images: Server, version: str) -> None:

@@ -1,13 +1,13 @@
 import base64
 import io
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from html_page import Page
 from underpaint.checkpoints import Card
 from underpaint_workers.contact_sheet import SIZE, ContactSheet
 from underpaint_workers.evaluation import confusion_of, metrics_of
@@ -23,24 +23,6 @@ CARD = Card(
     std=(0.5, 0.5, 0.5),
     licences="<b>None</b>",
 )
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its tags, its texts and whatever it links to."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.texts: list[str] = []
-        self.links: list[str] = []
-        self.feed(path.read_text("utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def sheet_of(scores: dict[str, float], size: tuple[int, int] = (30, 40), limit: int = 40) -> ContactSheet:

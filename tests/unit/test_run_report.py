@@ -1,13 +1,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from html_page import Page
 from underpaint.checkpoints import Checkpoint
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint_workers import dataset
@@ -33,24 +33,6 @@ RECORD: dict[str, Any] = {
     "validation": 6,
 }
 WIDTH, HEIGHT = 640, 400
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its tags, its texts and whatever it links to."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.texts: list[str] = []
-        self.links: list[str] = []
-        self.feed(path.read_text("utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def progress(step: int, *scores: float, loss: float = 1.0) -> Progress:
