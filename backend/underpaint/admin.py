@@ -11,11 +11,12 @@ from rq import Worker
 
 from underpaint import base
 from underpaint.checkpoints.store import Promotion, Store
+from underpaint.jobs import PRELABEL
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.progress import watch_prelabel, watch_retrain
 from underpaint.project import find_key, key_of
 from underpaint.settings import Settings
-from underpaint.signals import PRELABEL, Signals, completion_id, job_id
+from underpaint.signals import Signals, completion_id, job_id
 
 PRELABEL_TIMEOUT = 24 * 3600
 

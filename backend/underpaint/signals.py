@@ -16,6 +16,7 @@ from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, Retry
 
 from underpaint.completions import Completions
+from underpaint.jobs import COMPLETE, RECONCILE, RETRAIN, JobState, in_queue
 from underpaint.leases import Leases
 from underpaint.project import check_key
 
@@ -23,10 +24,6 @@ PREFIX = "underpaint"
 PROMOTED = f"{PREFIX}:promoted"
 PENDING = f"{PREFIX}:pending"
 RECONCILED = f"{PREFIX}:reconciled"
-RETRAIN = "underpaint_workers.jobs.retrain"
-RECONCILE = "underpaint_workers.reconcile.job"
-PRELABEL = "underpaint_workers.jobs.prelabel"
-COMPLETE = "underpaint_workers.jobs.complete"
 
 COMPLETION_TIMEOUT = 24 * 3600
 """Seconds after which RQ would end a completion; it gives way to other jobs, and starts again, long before."""
@@ -85,19 +82,6 @@ class Pending:
     first: float = 0.0
     last: float = 0.0
     requested: bool = False
-
-
-@dataclass(frozen=True)
-class JobState:
-    """An RQ job at one moment: its status by RQ's name, what it said of itself, and its traceback if it failed."""
-
-    status: str
-    meta: dict[str, Any]
-    error: str | None
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ("finished", "failed", "stopped", "canceled")
 
 
 def job_id(project: str) -> str:
@@ -252,11 +236,14 @@ class Signals:
     def job(self, identifier: str) -> JobState | None:
         """The RQ job of this id as it is now, while Redis knows it."""
         try:
-            job = Job.fetch(identifier, connection=self.redis)
-            status, meta, result = job.get_status(), job.get_meta(), job.latest_result()
-        except (NoSuchJobError, InvalidJobOperation):  # a job that succeeds is gone between two looks
+            return JobState.of(Job.fetch(identifier, connection=self.redis))
+        # A job that succeeds is gone between two looks, and RQ says ValueError where none can have the id.
+        except (NoSuchJobError, InvalidJobOperation, ValueError):
             return None
-        return JobState(status.value, dict(meta), result.exc_string if result else None)
+
+    def jobs(self) -> list[JobState]:
+        """The RQ jobs of all projects: those that wait, that run, and that ended lately."""
+        return in_queue(self.queue)
 
     def remember_connection(self, project: str, url: str, token: str) -> None:
         """Keep where a project's Label Studio is, as its /setup said. The pair is only ever used together."""

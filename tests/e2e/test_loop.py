@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -168,12 +170,45 @@ def test_a_person_accepts_a_pre_label_and_the_webhook_counts_it(
     )
 
 
+@contextmanager
+def seen(underpaint: UnderpaintServer) -> Iterator[list[dict[str, Any]]]:
+    """What GET /jobs says of retrains that run while the block does."""
+    found: list[dict[str, Any]] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            found.extend(job for job in underpaint_says(underpaint, "/jobs").json()["jobs"] if "run" in job)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def underpaint_says(underpaint: UnderpaintServer, path: str) -> httpx.Response:
+    return httpx.get(f"{underpaint.url}{path}", timeout=10.0, trust_env=False).raise_for_status()
+
+
 def test_more_labels_make_a_better_champion(loop: Demo, underpaint: UnderpaintServer) -> None:
     before = loop.measure(UNSEEN[:-1])
     first = underpaint.serving()[loop.project]
     loop.accept(MORE)
-    version = loop.retrain()
+    with seen(underpaint) as jobs:
+        version = loop.retrain()
     assert version != first, "the gate refused it"
+    training = [job for job in jobs if job.get("stage") == "train" and "step" in job]
+    assert {(job["kind"], job["status"], job["project"]) for job in training} == {("retrain", "started", loop.project)}
+    steps = [job["step"] for job in training]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[-1] <= training[-1]["steps"]
+    assert training[-1].keys() >= {"epoch", "epochs", "eta_seconds", "loss", "validation_miou", "worker", "started"}
+    run = training[-1]["run"]
+    assert underpaint_says(underpaint, f"/jobs/{run}").json()["version"] == version
+    assert version in underpaint_says(underpaint, f"/jobs/{run}/report").text
     assert loop.measure(UNSEEN[:-1]).miou == 0  # what the old one predicted counts no more
     # One task keeps the first champion's prediction, for the label stream to renew.
     retrieved = [task for task in loop.tasks if task != loop.tasks[STALE]]

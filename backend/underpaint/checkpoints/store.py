@@ -161,11 +161,16 @@ class Store:
         """Keep the record of one training run; a later call with the same `run_id` replaces it."""
         self._write_json(f"projects/{_checked(project, 'project')}/runs/{_checked(run_id, 'run')}.json", values)
 
-    def runs(self, project: str) -> list[dict[str, Any]]:
-        """The records of `project`'s training runs, sorted by run id."""
+    def runs(self, project: str, last: int | None = None) -> list[dict[str, Any]]:
+        """The records of `project`'s training runs, or of the `last` ones (at least 1), sorted by run id."""
         folder = f"projects/{_checked(project, 'project')}/runs"
-        records = [self._read_json(f"{folder}/{name}") for name in self._names(folder) if name.endswith(".json")]
+        names = [name for name in self._names(folder) if name.endswith(".json")]
+        records = [self._read_json(f"{folder}/{name}") for name in names[-last if last else None :]]
         return [record for record in records if record is not None]
+
+    def run(self, project: str, run_id: str) -> dict[str, Any] | None:
+        """The record of one of `project`'s training runs, or None."""
+        return self._read_json(f"projects/{_checked(project, 'project')}/runs/{_checked(run_id, 'run')}.json")
 
     def write_file(self, project: str, name: str, data: bytes) -> None:
         """Keep `data` under `name` (such as ``training/state.pt``) among `project`'s files, whole or not at all."""

@@ -26,16 +26,20 @@ from underpaint.labelstudio.client import LabelStudioError
 from underpaint.labelstudio.label_config import LabelConfigError, parse
 from underpaint.project import ProjectError, check_key, key_of
 from underpaint.serving.backend import Backend
+from underpaint.serving.jobs import Job
 from underpaint.serving.predictor import Call
 from underpaint.serving.requests import Duplicate, JobStatus, Predict, Setup, Train, Validate, Webhook, read
 from underpaint.settings import Settings
-from underpaint.signals import project_of_job
 
 log = logging.getLogger(__name__)
 
 # Predictions may fill their own threads, never those that answer /setup and /webhook; and calls of many tasks never
 # those of the calls that a person waits for.
 PREDICTIONS_AT_ONCE = 16
+# Who watches jobs reads the store, which may be slow, and again and again.
+WATCHING_AT_ONCE = 4
+# A report holds names that others chose; it needs its own style and pictures, and nothing else.
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 async def bounded_body(request: Request) -> bytes:
@@ -78,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The ASGI application; its backend's threads live as long as the server runs."""
     backend = Backend(settings)
     reading, urgent, bulk = (CapacityLimiter(PREDICTIONS_AT_ONCE) for _ in range(3))
+    watching = CapacityLimiter(WATCHING_AT_ONCE)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -138,9 +143,26 @@ def create_app(settings: Settings) -> FastAPI:
             return {"versions": [move.version for move in backend.store.promotions(check_key(project))]}
         return {"versions": sorted(set(backend.champions.versions().values()))}
 
+    @app.get("/jobs")
+    async def jobs(project: str | None = None) -> dict[str, list[Job]]:
+        return {"jobs": await to_thread.run_sync(backend.jobs.all, project, limiter=watching)}
+
+    @app.get("/jobs/{job}")
+    async def one_job(job: str) -> Job:
+        return _found(await to_thread.run_sync(backend.jobs.find, job, limiter=watching), job)
+
+    @app.get("/jobs/{job}/report")
+    async def report(job: str) -> Response:
+        html = await to_thread.run_sync(backend.jobs.report, job, limiter=watching)
+        if html is None:
+            raise HTTPException(404, f"no retrain {job!r} has left a report: GET /jobs lists those that have")
+        return Response(html, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": REPORT_POLICY})
+
     @app.post("/job_status")
-    def job_status(raw: RawBody) -> dict[str, Any]:
-        return _job_status(backend, read(JobStatus, raw).job)
+    async def job_status(raw: RawBody) -> dict[str, Any]:
+        asked = read(JobStatus, raw).job
+        job = _found(await to_thread.run_sync(backend.jobs.find, asked, limiter=watching), asked)
+        return {"job_status": job["status"], "error": job.get("error"), "meta": job}
 
     @app.post("/delete")
     def delete(raw: RawBody) -> dict[str, str]:
@@ -194,16 +216,12 @@ def _predict(backend: Backend, call: Call) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _job_status(backend: Backend, identifier: str) -> dict[str, Any]:
-    """What RQ knows of a job, or what its project's last run left in the store once RQ forgot it."""
-    job = backend.signals.job(identifier)
-    if job is not None:
-        return {"job_status": job.status, "error": job.error, "meta": job.meta}
-    project = project_of_job(identifier)
-    runs = backend.store.runs(project) if project else []
-    if not runs:
-        raise HTTPException(404, f"no job {identifier!r} is queued, and no run of its project is on record")
-    return {"job_status": runs[-1].get("status"), "error": runs[-1].get("error"), "meta": runs[-1]}
+def _found(job: Job | None, identifier: str) -> Job:
+    if job is None:
+        raise HTTPException(
+            404, f"no job {identifier!r} waits, runs or ended lately, and no retrain's run has this id: see GET /jobs"
+        )
+    return job
 
 
 def _explain_errors(app: FastAPI) -> None:

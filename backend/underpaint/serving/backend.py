@@ -16,6 +16,7 @@ from underpaint.labelstudio.images import ImageFetcher
 from underpaint.serving.batcher import Batcher
 from underpaint.serving.cache import PredictionCache
 from underpaint.serving.champions import UNTRAINED, Champions
+from underpaint.serving.jobs import Jobs
 from underpaint.serving.predictor import Call, Predictor, Slot, Task
 from underpaint.serving.retrains import Retrains
 from underpaint.settings import Settings
@@ -33,6 +34,7 @@ class Backend:
         self.signals = Signals(settings.redis_url, settings.queue)
         self.champions = Champions(settings, self.store, self.signals)
         self.retrains = Retrains(settings, self.signals)
+        self.jobs = Jobs(self.signals, self.store)
         self.batcher = Batcher(settings.batch_size, settings.batch_wait / 1000)
         self.cache = PredictionCache(settings.cache_folder, settings.cache_bytes)
         self.predictor = Predictor(settings, self.batcher, self.cache)
