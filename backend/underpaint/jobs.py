@@ -43,13 +43,14 @@ class JobState:
     def of(cls, job: Job) -> "JobState":
         """The state of ``job`` as it was fetched; only why it failed is asked for. Raises ``redis.RedisError``."""
         try:
-            kind, project = KINDS.get(job.func_name, job.func_name), job.kwargs.get("project")
+            kind, project = str(job.func_name), job.kwargs.get("project")
         except DeserializationError:  # somebody else's, of a kind that this process doesn't know
             kind, project = "unknown", None
         status = job.get_status(refresh=False).value
         result = job.latest_result() if status in ("failed", "stopped") else None
+        error = result.exc_string if result else None
         times = job.enqueued_at, job.started_at, job.ended_at
-        return cls(job.id, kind, project, status, dict(job.meta), result and result.exc_string, job.worker_name, *times)
+        return cls(job.id, KINDS.get(kind, kind), project, status, dict(job.meta), error, job.worker_name, *times)
 
 
 def in_queue(queue: Queue) -> list[JobState]:

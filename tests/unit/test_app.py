@@ -331,6 +331,16 @@ def test_no_tasks(client: TestClient, version: str) -> None:
         ("/predict", {"tasks": [], "project": PROJECT, "label_config": "<View/>"}, "Image"),
         ("/setup", {"project": PROJECT, "schema": '<View><Image name="i" value="$i"/></View>'}, "BrushLabels"),
         ("/setup", {}, "project"),
+        *(
+            ("/setup", {"project": PROJECT, "schema": CONFIG, "extra_params": extra}, said)
+            for extra, said in [
+                ({"retrain_after_labels": 0}, "retrain_after_labels: Input should be greater than or equal to 1"),
+                ({"retrain_after_label": 20}, "retrain_after_labels, retrain_after_minutes, retrain_quiet_seconds"),
+                ('{"retrain_quiet_seconds": "long"}', "retrain_quiet_seconds"),
+                ("retrain_after_labels=20", "no JSON"),
+                ([20], "no JSON object"),
+            ]
+        ),
         ("/webhook", {"action": "ANNOTATION_CREATED"}, "project"),
         ("/webhook", {"action": "START_TRAINING", "project": {"id": 1}}, "created_at"),
         ("/webhook", {"action": "ANNOTATIONS_DELETED", "annotations": [17], "project": {}}, "annotations"),

@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import redis
 from rq.job import Job
 
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.policy import Policy
 from underpaint.redis_server import RedisServer, free_port
 from underpaint.serving.retrains import Retrains, is_due
 from underpaint.settings import Settings
@@ -153,6 +155,45 @@ def test_what_setup_said_outlives_a_wiped_redis(settings: Settings, signals: Sig
     _wait_for(lambda: signals.connection(PROJECT) == ("http://studio", "secret"))
     retrains.stop()
     assert "secret" not in str(Store(settings.store).read_file(PROJECT, "setup.json"))
+
+
+def test_a_project_has_a_policy_of_its_own_on_every_backend_and_after_redis_was_wiped(
+    settings: Settings, signals: Signals
+) -> None:
+    quiet = settings.model_copy(update={"retrain_quiet_seconds": 0.0})
+    first = Retrains(quiet, signals)
+    first.introduce(PROJECT, "http://studio", "secret", Policy(retrain_after_labels=2))
+    first.introduce("4.1", "http://studio", "secret", Policy())
+    first.start()
+    _wait_for(lambda: set(Store(settings.store).projects()) == {PROJECT, "4.1"})
+    first.stop()
+    signals.redis.flushall()
+    second = Retrains(quiet, Signals(settings.redis_url, settings.queue))
+    second.start()
+    second.note("4.1", 2)
+    second.note(PROJECT, 1)
+    _wait_for(lambda: set(signals.pending()) == {PROJECT, "4.1"})
+    assert set(signals.queue.job_ids) <= {"reconcile"}
+    second.note(PROJECT, 1)
+    _wait_for(lambda: job_id(PROJECT) in signals.queue.job_ids)
+    assert job_id("4.1") not in signals.queue.job_ids
+    second.introduce(PROJECT, "http://studio", "secret", None)  # as label-studio-ml's runner does, which knows of none
+    second.introduce("4.1", "http://studio", "secret", Policy(retrain_after_labels=2))
+    _wait_for(lambda: job_id("4.1") in signals.queue.job_ids)
+    second.stop()
+    kept = json.loads(Store(settings.store).read_file(PROJECT, "setup.json") or b"")
+    assert kept["policy"] == {"retrain_after_labels": 2}
+
+
+@pytest.mark.parametrize("setup", [b"{}", b"[]", b"not JSON", b'{"policy": {"retrain_after_labels": "many"}}'])
+def test_a_setup_that_can_not_be_read_leaves_the_settings(settings: Settings, signals: Signals, setup: bytes) -> None:
+    Store(settings.store).write_file(PROJECT, "setup.json", setup)
+    hasty = settings.model_copy(update={"retrain_after_labels": 1, "retrain_quiet_seconds": 0.0})
+    retrains = Retrains(hasty, signals)
+    retrains.start()
+    retrains.note(PROJECT, 1)
+    _wait_for(lambda: job_id(PROJECT) in signals.queue.job_ids)
+    retrains.stop()
 
 
 def test_a_store_that_is_full_keeps_no_connection_from_the_worker(

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from underpaint.checkpoints.store import StoreError
 from underpaint.labelstudio.client import LabelStudioError
 from underpaint.labelstudio.label_config import LabelConfigError, parse
+from underpaint.policy import Policy, PolicyError
 from underpaint.project import ProjectError, check_key, key_of
 from underpaint.serving.backend import Backend
 from underpaint.serving.jobs import Job
@@ -104,7 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
         asked = read(Setup, raw)
         project = check_key(asked.project)
         config = parse(asked.label_config)
-        backend.connect(project, asked.hostname, asked.access_token)
+        policy = Policy.of(asked.extra_params)
+        backend.connect(project, asked.hostname, asked.access_token, policy)
         return {"model_version": backend.champions.version(project, config)}
 
     @app.post("/predict")
@@ -241,6 +243,7 @@ def _explain_errors(app: FastAPI) -> None:
 
     @app.exception_handler(LabelStudioError)
     @app.exception_handler(LabelConfigError)
+    @app.exception_handler(PolicyError)
     @app.exception_handler(ProjectError)
     def wrong(_: Request, error: Exception) -> JSONResponse:
         return answer(400, str(error))

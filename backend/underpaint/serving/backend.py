@@ -13,6 +13,7 @@ import redis
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.labelstudio.images import ImageFetcher
+from underpaint.policy import Policy
 from underpaint.serving.batcher import Batcher
 from underpaint.serving.cache import PredictionCache
 from underpaint.serving.champions import UNTRAINED, Champions
@@ -108,8 +109,10 @@ class Backend:
             told = f"{told}, and Redis can't be reached to leave them to a worker ({error})"
         log.warning("%s: retrieve again, select fewer tasks, or raise UNDERPAINT_PREDICT_DEADLINE", told)
 
-    def connect(self, project: str, url: str, token: str) -> None:
+    def connect(self, project: str, url: str, token: str, policy: Policy | None = None) -> None:
         """Remember the Label Studio that a /setup came from, which serves where the settings name none.
+
+        With it the project's ``policy``; None where nobody said, so that what was said before holds.
 
         Raises ``LabelStudioError`` when ``url`` is no address.
         """
@@ -117,7 +120,7 @@ class Backend:
             return
         self._fetcher(url, token)  # kept for the /predict that follows; a wrong address fails here
         self._connections[project] = (url, token)
-        self.retrains.introduce(project, url, token)  # each time, for Redis may have been wiped
+        self.retrains.introduce(project, url, token, policy)  # each time, for Redis may have been wiped
 
     def fetcher(self, project: str) -> ImageFetcher:
         """What fetches a project's images: with the settings' Label Studio, else the one its /setup named."""

@@ -13,6 +13,7 @@ class Setup(BaseModel):
     label_config: str = Field("", alias="schema")
     hostname: str = ""
     access_token: str = ""
+    extra_params: Any = None
 
 
 class Task(BaseModel):

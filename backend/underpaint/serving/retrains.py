@@ -5,19 +5,24 @@ Webhooks say that there are new labels, and may not arrive; every few minutes a 
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import Counter
+from typing import NamedTuple
 
 import redis
 
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.policy import Policy, PolicyError
 from underpaint.settings import Settings
 from underpaint.signals import Pending, Signals, job_id
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+# Another backend may have heard of another policy.
+POLICY_SECONDS = 30.0
 SETUP = "setup.json"
 
 
@@ -32,6 +37,12 @@ def is_due(pending: Pending, now: float, settings: Settings) -> bool:
     return pending.labels >= settings.retrain_after_labels and now - pending.last >= settings.retrain_quiet_seconds
 
 
+class _Introduction(NamedTuple):
+    connection: tuple[str, str]
+    """URL and token."""
+    policy: Policy | None
+
+
 class Retrains:
     """Notes labels in memory at once and in Redis when it can, and queues retrains and reconciles that are due.
 
@@ -44,8 +55,9 @@ class Retrains:
         self._signals = signals
         self._noted: Counter[str] = Counter()
         self._store = Store(settings.store)
-        self._introduced: dict[str, tuple[str, str]] = {}
+        self._introduced: dict[str, _Introduction] = {}
         self._known: dict[str, tuple[str, str]] = {}
+        self._policies: dict[str, tuple[Policy, float]] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -66,10 +78,10 @@ class Retrains:
             self._noted[project] += labels
         self._wake.set()
 
-    def introduce(self, project: str, url: str, token: str) -> None:
-        """Say where a project's Label Studio is, for the worker that will pull its labels."""
+    def introduce(self, project: str, url: str, token: str, policy: Policy | None = None) -> None:
+        """Say where a project's Label Studio is, for the worker that will pull its labels, and when to retrain it."""
         with self._lock:
-            self._introduced[project] = url, token
+            self._introduced[project] = _Introduction((url, token), policy)
         self._wake.set()
 
     def request(self, project: str) -> str:
@@ -95,7 +107,7 @@ class Retrains:
                 self._reconcile(at_once=not started)
                 started = True
                 for project, pending in self._signals.pending().items():
-                    if is_due(pending, time.time(), self._settings):
+                    if is_due(pending, time.time(), self._policy(project).over(self._settings)):
                         self._enqueue(project)
                 for project in self._signals.resume_completions():
                     log.info("project %s: tasks still wait for predictions, a worker is asked again", project)
@@ -111,14 +123,35 @@ class Retrains:
             for project, connection in self._known.items():  # again, for Redis may have been wiped
                 self._signals.remember_connection(project, *connection)
 
-    def _remember(self, project: str, url: str, token: str) -> None:
-        self._signals.remember_connection(project, url, token)
-        if self._known.get(project) != (url, token):
-            self._known[project] = url, token
-            try:  # the token stays in Redis; that there is such a project has to outlive that
-                self._store.write_file(project, SETUP, json.dumps({"url": url}).encode())
-            except StoreError as error:
-                log.warning("project %s: its first labels may be missed if Redis is wiped (%s)", project, error)
+    def _remember(self, project: str, introduction: _Introduction) -> None:
+        connection = introduction.connection
+        self._signals.remember_connection(project, *connection)
+        known = self._policy(project)
+        policy = known if introduction.policy is None else introduction.policy
+        if self._known.get(project) == connection and known == policy:
+            return
+        if known != policy:
+            log.info("project %s: its own policy is %s", project, policy.model_dump(exclude_none=True) or "none")
+        self._known[project] = connection
+        self._policies[project] = policy, time.monotonic()
+        # The token stays in Redis; that there is such a project, and what it wants, has to outlive that.
+        setup = {"url": connection[0], "policy": policy.model_dump(exclude_none=True)}
+        try:
+            self._store.write_file(project, SETUP, json.dumps(setup).encode())
+        except StoreError as error:
+            log.warning("project %s: its first labels may be missed if Redis is wiped (%s)", project, error)
+
+    def _policy(self, project: str) -> Policy:
+        """What the project's last /setup said, whichever backend it came to; the last known if the store is down."""
+        policy, since = self._policies.get(project, (Policy(), -math.inf))
+        if time.monotonic() - since > POLICY_SECONDS:
+            try:
+                setup = json.loads(self._store.read_file(project, SETUP) or b"{}")
+                policy = Policy.of(setup.get("policy"))
+            except (StoreError, PolicyError, ValueError, AttributeError) as error:
+                log.warning("project %s: its %s can't be read (%s); what was known counts", project, SETUP, error)
+            self._policies[project] = policy, time.monotonic()
+        return policy
 
     def _flush(self) -> None:
         """Move what was noted to Redis; what Redis didn't take stays noted."""
@@ -127,7 +160,7 @@ class Retrains:
             introduced, self._introduced = self._introduced, {}
         try:
             for project in list(introduced):
-                self._remember(project, *introduced[project])
+                self._remember(project, introduced[project])
                 del introduced[project]
             for project in list(noted):
                 self._signals.note(project, noted[project])
