@@ -31,6 +31,12 @@ class Watched(Segmenter):
         return self
 
     def segment(self, images: Sequence[Any], shapes: Sequence[tuple[int, int]], *args: Any) -> list[Answer]:
+        return self.watched(images, super().segment, images, shapes, *args)
+
+    def probabilities(self, images: Sequence[Any], *args: Any) -> list[Any]:
+        return self.watched(images, super().probabilities, images, *args)
+
+    def watched(self, images: Sequence[Any], look: Callable[..., Any], *args: Any) -> Any:
         with self._lock:
             self.began.append([name(image) for image in images])
             self.now += 1
@@ -39,7 +45,7 @@ class Watched(Segmenter):
         try:
             if 255 in map(name, images):
                 raise MemoryError("no room")
-            return super().segment(images, shapes, *args)
+            return look(*args)
         finally:
             with self._lock:
                 self.now -= 1
@@ -186,6 +192,22 @@ def test_what_is_urgent_overtakes_what_is_not(
     for answer in answers:
         answer.result(LONG)
     assert segmenter.began == [[0], [10], [11], [1], [2], [3], [4]]
+
+
+def test_probabilities_overtake_what_is_not_urgent_in_a_pass_of_their_own(
+    make: Callable[..., Batcher], segmenter: Watched, ask: Callable[..., Future[Answer]], threads: ThreadPoolExecutor
+) -> None:
+    """One device, whatever is asked of it."""
+    batcher, segmenter.batches = make(), True
+    segmenter.open.clear()
+    answers: list[Future[Any]] = [ask(batcher, segmenter, image(number)) for number in range(3)]
+    answers.append(threads.submit(batcher.probabilities, segmenter, image(10), urgent=True))
+    eventually(lambda: batcher.metrics()["waiting"] == 3)
+    segmenter.open.set()
+    found = [answer.result(LONG) for answer in answers][-1]
+    assert segmenter.began == [[0], [10], [1, 2]]
+    assert segmenter.most == 1
+    assert np.array_equal(found, segmenter.probabilities([image(10)])[0])
 
 
 def test_what_nobody_waits_for_costs_no_pass(

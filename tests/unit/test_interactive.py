@@ -92,8 +92,11 @@ class Desk:
         def decode(file: bytes) -> Picture:
             return decode_small(file, 10**7, "test", self.segmenter.card.image_size)
 
+        def look(image: Any) -> Any:
+            return self.segmenter.probabilities([image])[0]
+
         space = LabelSpace.match(config, self.segmenter.classes)
-        return self.prompts.answer(asked, ("http://paintings/1.png", task), space, self.segmenter, fetch, decode)
+        return self.prompts.answer(asked, ("http://paintings/1.png", task), space, self.segmenter, fetch, decode, look)
 
 
 def covered(prediction: dict[str, Any], config: LabelConfig = CONFIG) -> dict[str, Any]:

@@ -273,3 +273,32 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.002)
+
+
+def drawn(label: str, *, positive: bool = True) -> dict[str, Any]:
+    value = {"x": 50, "y": 50, "width": 1, "brushlabels": [label], "keypointlabels": [label]}
+    point = {"type": "keypointlabels", "from_name": "b", "to_name": "image", "value": value, "is_positive": positive}
+    return {"result": [point]}
+
+
+def test_a_first_click_takes_its_turn_for_the_device_and_a_second_needs_none(
+    make: Callable[..., Predictor], segmenter: Watched, fetcher: ImageFetcher
+) -> None:
+    predictor = make()
+    for _ in range(2):
+        [slot] = predictor.predict(call(tasks([1]), context=drawn("Sky")), segmenter, fetcher)
+        assert labels(slot) == ["Sky"]
+    assert predictor._batcher.metrics()["passes"] == 1
+
+
+def test_where_nothing_drawn_says_where_only_the_labels_drawn_are_answered(
+    make: Callable[..., Predictor], segmenter: Watched, fetcher: ImageFetcher
+) -> None:
+    predictor, asked = make(), tasks([1])
+    for label, found in (("Sky", ["Sky"]), ("Water", [])):  # there is nothing but sky
+        [slot] = predictor.predict(call(asked, context=drawn(label, positive=False)), segmenter, fetcher)
+        assert labels(slot) == found
+    [slot] = predictor.predict(call(asked, context={"result": []}), segmenter, fetcher)
+    assert labels(slot) == ["Sky"]
+    [slot] = predictor.predict(call(asked), segmenter, fetcher)
+    assert labels(slot) == ["Sky"]

@@ -91,15 +91,26 @@ def read(context: Mapping[str, Any] | None, config: LabelConfig) -> tuple[Prompt
     return Prompt(label, control, **{name: tuple(values) for name, values in parts.items()}), problems
 
 
+def labels(context: Mapping[str, Any] | None) -> set[str]:
+    """The labels of all that was drawn, whether or not it can be answered."""
+    drawn = (context or {}).get("result")
+    regions = [each for each in drawn if not _predicted(each)] if isinstance(drawn, list) else []
+    return {label for region in regions if _has_value(region) for label in _labels(region)}
+
+
 def _predicted(region: object) -> bool:
     return isinstance(region, dict) and (
         region.get("origin") in ("prediction", "prediction-changed") or region.get("score") is not None
     )
 
 
+def _has_value(region: object) -> bool:
+    return isinstance(region, dict) and isinstance(region.get("value"), dict)
+
+
 def _read(region: Region, config: LabelConfig) -> tuple[Control, str, dict[str, Any]]:
     """The control that answers, its label, and what the region adds to the prompt, by the name of Prompt's field."""
-    if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
+    if not _has_value(region):
         raise RegionError("it is no region with a value.")
     if region.get("image_rotation"):
         raise RegionError("the image was rotated in the editor; rotate it back, or rotate the file.")

@@ -8,6 +8,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from underpaint.segmenter.channels import Image
 from underpaint.segmenter.segmenter import STRIDE, ClassMap, Confidence, Segmenter
@@ -27,15 +31,17 @@ def _never() -> bool:
 class _Job:
     segmenter: Segmenter
     image: Image
-    shape: tuple[int, int]
+    shape: tuple[int, int] | None
+    """The natural size of the answer; None asks for probabilities."""
     urgent: bool
     gone: Callable[[], bool]
     since: float = field(default_factory=time.monotonic)
-    answer: Future[Answer] = field(default_factory=Future)
+    answer: Future[Any] = field(default_factory=Future)
 
     def joins(self, other: "_Job") -> bool:
         """Whether both can share a pass: never where two checkpoints would have to make it."""
-        return self.segmenter is other.segmenter and _padded(self.image) == _padded(other.image)
+        alike = (self.shape is None) == (other.shape is None)
+        return alike and self.segmenter is other.segmenter and _padded(self.image) == _padded(other.image)
 
 
 class Batcher:
@@ -79,12 +85,22 @@ class Batcher:
             Gone: ``gone()``, or the batcher was stopped.
             Exception: whatever the pass raised for this image, when it was tried alone.
         """
-        job = _Job(segmenter, image, shape, urgent, gone)
+        answer: Answer = self._answer(_Job(segmenter, image, shape, urgent, gone))
+        return answer
+
+    def probabilities(
+        self, segmenter: Segmenter, image: Image, *, urgent: bool = False, gone: Callable[[], bool] = _never
+    ) -> NDArray[np.float32]:
+        """Probabilities (classes, h, w) of one image (h, w, channels); all else is as in :meth:`segment`."""
+        answer: NDArray[np.float32] = self._answer(_Job(segmenter, image, None, urgent, gone))
+        return answer
+
+    def _answer(self, job: _Job) -> Any:
         with self._changed:
             if self._stopping:
                 raise Gone("the backend is stopping")
-            self._waiting[urgent].append(job)
-            while len(self._threads) < segmenter.passes:
+            self._waiting[job.urgent].append(job)
+            while len(self._threads) < job.segmenter.passes:
                 thread = threading.Thread(target=self._work, name=f"passes-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -194,7 +210,9 @@ class Batcher:
 def _run(batch: list[_Job]) -> None:
     """One pass for all; if it fails, one for each, so that what breaks it fails alone."""
     try:
-        answers = batch[0].segmenter.segment([job.image for job in batch], [job.shape for job in batch])
+        segmenter, images = batch[0].segmenter, [job.image for job in batch]
+        shapes = [job.shape for job in batch if job.shape is not None]
+        answers: list[Any] = segmenter.segment(images, shapes) if shapes else segmenter.probabilities(images)
         answered = list(zip(batch, answers, strict=True))
     except Exception as error:
         if len(batch) == 1:

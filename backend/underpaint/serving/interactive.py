@@ -18,6 +18,7 @@ from underpaint.labelstudio.decoding import Picture
 from underpaint.labelstudio.geometry import Mask
 from underpaint.labelstudio.label_space import LabelSpace, Target
 from underpaint.labelstudio.prompt import Prompt
+from underpaint.segmenter.channels import Image
 from underpaint.segmenter.segmenter import Segmenter, fit
 from underpaint.serving.cutout import refine_region
 from underpaint.taxonomy import UNLABELLED
@@ -63,6 +64,7 @@ class Interactive:
         segmenter: Segmenter,
         fetch: Callable[[], bytes],
         decode: Callable[[bytes], Picture],
+        look: Callable[[Image], NDArray[np.float32]],
     ) -> Prediction:
         """A prediction: one region of the prompt's label, by the prompt's control; several where that has no holes.
 
@@ -70,11 +72,12 @@ class Interactive:
             prompt: what was drawn.
             address: URL of the image, and the task's id: for some minutes, the file is taken to be the same.
             space: which of the segmenter's classes are the label; it need not know the label at all.
-            segmenter: whose probabilities to go by.
+            segmenter: who looks.
             fetch: gets the image's file; whatever it raises comes through.
             decode: makes a picture of the file; likewise.
+            look: gives the segmenter's probabilities (classes, h, w) of a prepared image; likewise.
         """
-        scene = self._scene(address, segmenter, fetch, decode)
+        scene = self._scene(address, segmenter, fetch, decode, look)
         class_ids = next(
             (
                 tuple(sorted(target.class_ids))
@@ -95,6 +98,7 @@ class Interactive:
         segmenter: Segmenter,
         fetch: Callable[[], bytes],
         decode: Callable[[bytes], Picture],
+        look: Callable[[Image], NDArray[np.float32]],
     ) -> _Scene:
         file = None
         with self._lock:
@@ -112,7 +116,8 @@ class Interactive:
             if scene is not None:
                 self._scenes.move_to_end((digest, segmenter.version))
                 return scene
-        scene = _look(decode(fetch() if file is None else file), segmenter)
+        picture = decode(fetch() if file is None else file)
+        scene = _scene_of(picture, look(segmenter.prepare(picture.pixels, picture.shape)))
         with self._lock:
             self._scenes[digest, segmenter.version] = scene
             while len(self._scenes) > 1 and sum(each.bytes for each in self._scenes.values()) > self._max_bytes:
@@ -120,8 +125,7 @@ class Interactive:
         return scene
 
 
-def _look(picture: Picture, segmenter: Segmenter) -> _Scene:
-    probabilities = segmenter.probabilities([segmenter.prepare(picture.pixels, picture.shape)])[0]
+def _scene_of(picture: Picture, probabilities: NDArray[np.float32]) -> _Scene:
     side = min(_KEPT_SIDE, max(probabilities.shape[1:]))
     small = fit(probabilities.transpose(1, 2, 0), side)
     pixels = cv2.resize(picture.pixels, small.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -169,12 +169,13 @@ class Predictor:
     def _interactive(
         self, call: Call, space: LabelSpace, segmenter: Segmenter, fetcher: ImageFetcher, task: Task
     ) -> Prediction:
-        """The region that was drawn for; all that there is where nothing was drawn that says where."""
+        """The region that was drawn for; where nothing drawn says where, all regions of the labels that were."""
         drawn, problems = prompt.read(call.context, call.config)
         for problem in problems:
             log.info("task %s: %s", task.get("id"), problem)
         if drawn is None:
-            return self._predict_task(replace(call, context=None), space, segmenter, fetcher, task)
+            whole = self._predict_task(replace(call, context=None), space, segmenter, fetcher, task)
+            return _only(whole, prompt.labels(call.context))
         url, task_id = _url(task, drawn.control.image_key), task.get("id")
         return self._drawn.answer(
             drawn,
@@ -183,6 +184,7 @@ class Predictor:
             segmenter,
             fetch=lambda: fetcher.fetch_bytes(url, task_id, call.deadline),
             decode=lambda file: self._decode(file, name_of(url, task_id), segmenter),
+            look=partial(self._batcher.probabilities, segmenter, urgent=True, gone=call.over),
         )
 
     def _predict_image(
@@ -247,6 +249,12 @@ class Predictor:
 
 def _empty(version: str, reason: str) -> Prediction:
     return {"result": [], "score": 0.0, "model_version": version, "reason": reason}
+
+
+def _only(prediction: Prediction, labels: Set[str]) -> Prediction:
+    """``prediction`` with its regions of ``labels``; with all, where there are none."""
+    result = [region for region in prediction["result"] if labels & set(region["value"][region["type"]])]
+    return prediction | {"result": result} if labels else prediction
 
 
 def _url(task: Task, image_key: str) -> str:
