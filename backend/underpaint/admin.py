@@ -13,7 +13,7 @@ from underpaint import base
 from underpaint.checkpoints.store import Promotion, Store
 from underpaint.jobs import PRELABEL
 from underpaint.labelstudio.client import LabelStudio
-from underpaint.progress import watch_prelabel, watch_retrain
+from underpaint.progress import describe, watch_prelabel, watch_retrain
 from underpaint.project import find_key, key_of
 from underpaint.settings import Settings
 from underpaint.signals import Signals, completion_id, job_id
@@ -70,7 +70,8 @@ class Admin:
             counts = None
         projects = {*self._store.projects(), *(counts or ())}
         return [
-            self._status(project, None if counts is None else counts.get(project, 0)) for project in sorted(projects)
+            self._status(project, None if counts is None else counts.get(project, 0))
+            for project in sorted(projects, key=lambda key: (len(key.partition(".")[0]), key))
         ]
 
     def cancel(self, project: str) -> str | None:
@@ -99,14 +100,20 @@ class Admin:
         champion = self._store.champion(project)
         runs = self._store.runs(project)
         last = runs[-1] if runs else {}
+        how_far = "" if new_labels is None else self._under_way(project)
         return ProjectStatus(
             project=project,
             champion=champion.version if champion else "none yet (base)" if self._base else "none yet",
             since=champion.when if champion else "",
             new_labels=new_labels,
             last_run=str(last.get("started", "never")),
-            result=str(last.get("error") or last.get("reason") or last.get("stage", "")),
+            result=how_far or str(last.get("error") or last.get("reason") or last.get("stage", "")),
         )
+
+    def _under_way(self, project: str) -> str:
+        """How far the project's retrain is, if one is queued or runs."""
+        job = self._signals.job(job_id(project))
+        return describe(job.meta) if job and not job.ended else ""
 
     def retrain(self, project: str) -> str:
         """Queue a retrain now; returns its job id. Raises AdminError when no worker is there to run it."""

@@ -61,11 +61,13 @@ def work(store: StoreUrl = None) -> None:
 @app.command()
 def status() -> None:
     """Show each project's champion, what waits, and its last retrain."""
-    table = Table(*map(_whole, ("project", "champion", "since", "new", "last retrain")), "result")
+    # What can't wrap has to leave room for the result in a terminal of 80 columns.
+    table = Table(*map(_whole, ("project", "champion", "new")), "last retrain")
     admin = Admin(get_settings())
     for row in admin.status():
         waiting = "unknown" if row.new_labels is None else str(row.new_labels)
-        table.add_row(row.project, row.champion, _minute(row.since), waiting, _minute(row.last_run), Text(row.result))
+        champion = f"{row.champion}\n{_minute(row.since)}".strip()
+        table.add_row(row.project, champion, waiting, Text(f"{_minute(row.last_run)} {row.result}".strip()))
     console.print(table)
     for line in admin.completions():
         console.print(line, markup=False, highlight=False)

@@ -24,7 +24,7 @@ def watch_retrain(signals: Signals, store: Store, project: str, console: Console
         while (job := signals.job(job_id(project))) is not None and not job.ended:
             meta = job.meta
             run_id = meta.get("id", run_id)
-            bar.update(line, description=_describe(meta), completed=meta.get("step", 0), total=meta.get("steps"))
+            bar.update(line, description=describe(meta), completed=meta.get("step", 0), total=meta.get("steps"))
             if stage != (stage := meta.get("stage", WAITING)) and not console.is_terminal:
                 console.print(f"{stage} …")  # a log file sees no bar
             time.sleep(LOOK_SECONDS)
@@ -52,7 +52,8 @@ def watch_prelabel(signals: Signals, identifier: str, console: Console) -> bool:
     return False
 
 
-def _describe(meta: dict[str, Any]) -> str:
+def describe(meta: dict[str, Any]) -> str:
+    """How far a retrain is, by its job's meta."""
     stage = str(meta.get("stage", WAITING))
     if stage == "train" and "epoch" in meta:
         epochs = f"epoch {meta['epoch']} of {meta['epochs']}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rq.job import Job
 
 from underpaint.checkpoints.store import Store
 from underpaint.cli import main
@@ -71,6 +72,24 @@ def test_status_shows_champions_what_waits_and_how_the_last_retrain_ended(
     assert "none yet" in lines["4.1795344328"]
     assert "snapshot" in lines["4.1795344328"]
     assert "2" in lines["5.1795344329"].split()
+
+
+def test_status_fits_a_terminal_of_80_columns_and_says_how_far_a_retrain_is(
+    underpaint: Command, monkeypatch: pytest.MonkeyPatch, store: Store, signals: Signals, promoted: tuple[str, str]
+) -> None:
+    monkeypatch.setattr("underpaint.cli.console", Console(width=80))
+    reason = "Not promoted: boat falls by 0.213 in IoU, which is more than 0.1"
+    store.write_run(PROJECT, "1", {"id": "1", "status": "finished", "started": "2026-11-22T10:45", "reason": reason})
+    signals.enqueue_retrain("12.1795344328", timeout=60)
+    signals.note("12.1795344328", 2)
+    job = Job.fetch(job_id("12.1795344328"), connection=signals.redis)
+    job.meta.update(stage="train", epoch=3, epochs=20, loss=0.5123, eta_seconds=42.4)
+    job.save_meta()  # type: ignore[no-untyped-call]
+    _, said = underpaint("status")
+    assert max(map(len, said.splitlines())) <= 80
+    cells = " ".join(line.split("│")[4].strip() for line in said.splitlines() if line.startswith("│"))
+    assert f"2026-11-22 10:45 {reason}" in cells
+    assert cells.endswith("train: epoch 3 of 20, loss 0.512, 42 s left"), "projects go by their numbers"
 
 
 def test_status_works_without_redis_and_says_what_it_can_not_know(
