@@ -9,6 +9,9 @@ PORT := 9090
 
 DATASETS := ../shared/data
 
+# A migrated, empty database, which takes a minute to make; every Label Studio of the tests and the demo copies it.
+TEMPLATE := build/label-studio-template-1.23.2
+
 .PHONY: demo up test unit lint base bench bench-learning install clean
 
 demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
@@ -17,11 +20,11 @@ demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studi
 up: install ## Redis, backend and worker, for a Label Studio that runs already (HOST=0.0.0.0 PORT=9090)
 	$(VENV)/bin/underpaint up --host "$(HOST)" --port "$(PORT)"
 
-test: $(VENV)/.dev $(LABEL_STUDIO_VENV)/.installed ## everything, end to end
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.dev $(TEMPLATE) unit ## everything, end to end
+	$(VENV)/bin/python -m pytest --ignore tests/unit
 
 unit: $(VENV)/.dev ## the quick tests: no Label Studio, no browser
-	$(VENV)/bin/python -m pytest tests/unit
+	$(VENV)/bin/python -m pytest tests/unit --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -52,6 +55,9 @@ $(LABEL_STUDIO_VENV)/.installed: docker/label-studio.txt
 	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
 	$(LABEL_STUDIO_VENV)/bin/pip install --quiet --requirement docker/label-studio.txt
 	touch $@
+
+$(TEMPLATE): | $(LABEL_STUDIO_VENV)/.installed $(VENV)/.installed
+	$(VENV)/bin/python -m underpaint_workers.demo.label_studio $(LABEL_STUDIO) $@
 
 clean: ## environments and build products; .demo stays, for it may hold labels made by hand
 	rm -rf $(VENV) $(LABEL_STUDIO_VENV) build

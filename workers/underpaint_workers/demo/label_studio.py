@@ -1,4 +1,7 @@
-"""A real Label Studio on this machine, for the demo and the end-to-end tests."""
+"""A real Label Studio on this machine, for the demo and the end-to-end tests.
+
+``python -m underpaint_workers.demo.label_studio EXECUTABLE TEMPLATE`` migrates an empty database into TEMPLATE.
+"""
 
 import contextlib
 import json
@@ -9,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -146,7 +150,7 @@ class LabelStudioServer:
             return
         if not self.template.exists():
             self.report("Label Studio migrates an empty database; this is needed once and takes about a minute ...")
-            _make_template(self.executable, self.template)
+            make_template(self.executable, self.template)
         # .env holds the key that signs sessions; every server draws its own.
         shutil.copytree(self.template, self.data_dir, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".env"))
 
@@ -187,7 +191,7 @@ class LabelStudioServer:
         )
 
 
-def _make_template(executable: Path, template: Path) -> None:
+def make_template(executable: Path, template: Path) -> None:
     """Migrate an empty database into ``template``, which appears only when it is complete.
 
     ``label-studio version`` migrates and creates no user, so each copy gets a user with credentials of its own.
@@ -247,3 +251,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 def _last_lines(path: Path, count: int = 20) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
+
+
+if __name__ == "__main__":
+    make_template(Path(sys.argv[1]), Path(sys.argv[2]))
