@@ -88,6 +88,12 @@ class Settings(BaseSettings):
         description="Parts of the paintings that are left out in turn to find how long to train, where there are fewer "
         "than five validation paintings to stop by; each costs as much time as the training. 0: none.",
     )
+    train_processes: int = Field(
+        0,
+        ge=0,
+        description="Processes of one training, each on a GPU of its own, or all on the CPU where there is none; "
+        "0 for one on each GPU.",
+    )
     gate_class_margin: float = Field(
         0.1,
         ge=0,

@@ -73,8 +73,8 @@ def train(
 
     from underpaint.checkpoints import folder
     from underpaint_workers import training
-    from underpaint_workers.folds import train_by_folds
     from underpaint_workers.gate import ENOUGH_PAINTINGS
+    from underpaint_workers.parallel import train_in_parallel
     from underpaint_workers.parent import find_parent
     from underpaint_workers.score_table import score_table
 
@@ -110,7 +110,7 @@ def train(
             said = f"train: loss {progress.loss:.3f}{seen}"
             bar.update(line, completed=progress.step, total=progress.steps, description=said)
 
-        checkpoint = train_by_folds(
+        checkpoint = train_in_parallel(
             [paintings.load(name) for name in names],
             paintings.classes,
             start,

@@ -18,6 +18,7 @@ from underpaint.signals import Signals
 from underpaint_workers.completion import Completion
 from underpaint_workers.connection import label_studio_of
 from underpaint_workers.lease import Cancelled, Lease
+from underpaint_workers.parallel import ProcessKilled
 from underpaint_workers.prelabel import into_dataset, into_label_studio
 from underpaint_workers.retraining import Retraining
 
@@ -30,7 +31,8 @@ COMPLETION_SECONDS = 60.0
 def retrain(project: str) -> dict[str, Any]:
     """Retrain the project with this key; see :meth:`Retraining.run`.
 
-    RQ runs it again where its process was killed, not where it failed: what can't work is left to the policy.
+    RQ runs it again where its process was killed, or one that trained for it, not where it failed: what can't work is
+    left to the policy.
     """
     settings = get_settings()
     signals = Signals(settings.redis_url, settings.queue)
@@ -39,6 +41,8 @@ def retrain(project: str) -> dict[str, Any]:
             return Retraining(project, settings, Store(settings.store), signals, lease.check).run()
     except Cancelled as cancelled:
         return {"status": "cancelled", "reason": str(cancelled)}
+    except ProcessKilled:
+        raise
     except Exception:
         if job := get_current_job():
             job.retries_left = 0

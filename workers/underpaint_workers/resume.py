@@ -92,9 +92,11 @@ class State:
 class Keeper:
     """Keeps the state of one training among its project's files, as often as costs next to nothing."""
 
-    def __init__(self, store: Store, project: str, key: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, project: str, key: str, clock: Callable[[], float] = time.monotonic, *, writes: bool = True
+    ) -> None:
         """``key`` tells trainings apart: the state of another one is of no use."""
-        self._store, self._project, self._key, self._clock = store, project, key, clock
+        self._store, self._project, self._key, self._clock, self._writes = store, project, key, clock, writes
         self._name = f"{FOLDER}/{key}.pt"
         self._next = clock() + EVERY_SECONDS
 
@@ -104,15 +106,19 @@ class Keeper:
     ) -> "Keeper":
         """For the training of ``classes`` on the snapshot with this fingerprint.
 
-        It is the same training on another device; and from another parent, for a champion that moved while it ran is
-        no reason to begin again.
+        It is the same training on another device, or on several; and from another parent, for a champion that moved
+        while it ran is no reason to begin again.
         """
         facts = [snapshot, *classes, fingerprint(settings), version("underpaint"), torch.__version__]
         return cls(store, project, hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12])
 
     def part(self, name: str) -> "Keeper":
         """For one of the trainings that this one consists of."""
-        return Keeper(self._store, self._project, f"{self._key}-{name}", self._clock)
+        return Keeper(self._store, self._project, f"{self._key}-{name}", self._clock, writes=self._writes)
+
+    def reading(self) -> "Keeper":
+        """It without its writing, for processes that train beside the one that keeps the state."""
+        return Keeper(self._store, self._project, self._key, self._clock, writes=False)
 
     def restore(self, state: State) -> bool:
         """Bring ``state`` to where the training was when its state was last kept; False if it never was.
@@ -127,7 +133,8 @@ class Keeper:
         try:
             state.restore(data)
         except Exception as error:  # torch has no type of its own for what it can't load
-            self.forget(self._store, self._project)
+            if self._writes:
+                self.forget(self._store, self._project)
             raise ValueError(
                 f"The kept state of project {self._project}'s training can't be used ({error}), and was removed: "
                 "train again, from the beginning."
@@ -141,7 +148,7 @@ class Keeper:
         A store that can't be written is a warning: it may be well again before the training ends.
         """
         started = self._clock()
-        if not now and started < self._next:
+        if not self._writes or (not now and started < self._next):
             return
         try:
             self._store.write_file(self._project, self._name, state.to_bytes())
@@ -161,8 +168,8 @@ class Keeper:
 
 
 def fingerprint(settings: "TrainSettings") -> str:
-    """12 hex digits that change with what decides on the result of a training; its device and threads don't."""
-    values = asdict(settings) | {"device": "", "threads": None}
+    """12 hex digits that change with what decides on the result of a training; on what it runs doesn't."""
+    values = asdict(settings) | {"device": "", "threads": None, "processes": 0}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -23,12 +23,12 @@ from underpaint_workers.contact_sheet import SIZE
 from underpaint_workers.curves import Curves
 from underpaint_workers.dataset import Dataset, Item
 from underpaint_workers.evaluation import examine
-from underpaint_workers.folds import train_by_folds
 from underpaint_workers.gate import ENOUGH_PAINTINGS, decide
 from underpaint_workers.label_quality import as_record, look_again, show_tab
 from underpaint_workers.lease import Cancelled
 from underpaint_workers.manifest import Manifest
 from underpaint_workers.outcome import Outcome
+from underpaint_workers.parallel import train_in_parallel
 from underpaint_workers.resume import Keeper, fingerprint
 from underpaint_workers.run_report import RunReport
 from underpaint_workers.runs import Run
@@ -103,7 +103,7 @@ class Retraining:
             curves.note(progress)
             run.show(**asdict(progress), validation_miou=progress.validation_miou)
 
-        challenger = train_by_folds(
+        challenger = train_in_parallel(
             [data.load(name) for name in training],
             taken.classes,
             parent,

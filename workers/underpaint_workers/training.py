@@ -20,6 +20,7 @@ from underpaint.segmenter.segmenter import STRIDE, Segmenter, resolve_device
 from underpaint.settings import Settings
 from underpaint_workers.augmentation import SCALES, Augmentation, shrink
 from underpaint_workers.dataset import Item
+from underpaint_workers.distributed import Group
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.initialisation import fits, from_imagenet, from_parent
 from underpaint_workers.losses import Loss, class_weights
@@ -84,6 +85,8 @@ class TrainSettings:
     device: str = "auto"
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
+    processes: int = 0
+    """Processes of :func:`~underpaint_workers.parallel.train_in_parallel`; 0 for as many as there are GPUs."""
     allow_noncommercial: bool = False
 
     @classmethod
@@ -99,8 +102,14 @@ class TrainSettings:
             architecture=settings.architecture,
             encoder=settings.encoder,
             device=settings.device,
+            processes=settings.train_processes,
             allow_noncommercial=settings.allow_noncommercial,
         )
+
+    @property
+    def largest_side(self) -> int:
+        """Longer side of a painting, in pixels, beyond which nothing of it is ever seen."""
+        return round(self.image_size * SCALES[1])
 
 
 @dataclass(frozen=True)
@@ -140,17 +149,19 @@ def train(
     It starts from `parent`'s weights where that has the settings' net, else from ImageNet's. With `validation`
     paintings, the run stops early when they stop gaining, and its best weights are kept. Equal input gives equal
     weights on the CPU of one machine, unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it
-    goes on where a training was killed that kept its state there. What `progress` raises ends it.
+    goes on where a training was killed that kept its state there. What `progress` raises ends it. In a group of
+    processes that are all given the same (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
 
     Raises:
         ValueError: there are no items, the settings name a net or a device that is not to be had, or the loss diverges.
     """
     started = time.monotonic()
+    group = Group.current()
     device = resolve_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    paintings = [shrink(item, round(settings.image_size * SCALES[1])) for item in items]
+    paintings = [shrink(item, settings.largest_side) for item in items]
     if not paintings:
         raise ValueError("There are no paintings to train on: accept some labels first.")
     kinds = {(str(image.dtype), image.shape[2]) for image, _ in paintings}
@@ -183,28 +194,31 @@ def train(
     )
     if keeper and keeper.restore(state) and progress:
         progress(_progress(state, steps, len(paintings), settings))
+    if not group.is_first:
+        torch.manual_seed((settings.seed + state.step) * group.size + group.rank)  # to drop out other features
 
     started -= state.seconds
     while state.done < min(1, settings.stop_after) and not state.stopping.hopeless:
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * _rate(state.done + 0.5 / steps)
+        for parameters in state.optimizer.param_groups:
+            parameters["lr"] = parameters["peak"] * _rate(state.done + 0.5 / steps)
         state.step += 1
         images, class_maps = state.sampler.batch(settings.batch_size)
         if random.random() < settings.classmix:
             images, class_maps = classmix(images, class_maps, random)
-        state.loss = _backward(state, images, class_maps, criterion, card)
+        state.loss = _backward(state, images, class_maps, criterion, card, group)
         if not math.isfinite(state.loss):
             raise ValueError(
                 f"The loss diverged at step {state.step}: lower the learning rate, or look for broken images."
             )
         state.optimizer.step()
-        state.seconds = time.monotonic() - started
+        state.seconds = group.agree(time.monotonic() - started)
         # Where the time is short, the schedule follows the clock, so that it comes to its end all the same.
         before, state.done = state.done, max(state.step / steps, state.seconds / (settings.minutes * 60))
         _move(state.average, module, 1 - math.exp((before - state.done) / AVERAGED))
         if validation and state.done * LOOKS >= len(state.stopping.scores) + 1:
             challenger = _finished(state.average, strategy, card)
-            state.stopping.look(challenger, evaluate(Segmenter(challenger, device), validation, classes).miou)
+            miou = evaluate(Segmenter(challenger, device), validation, classes).miou if group.is_first else 0.0
+            state.stopping.look(challenger, group.agree(miou))
         if keeper:
             keeper.keep(state)
         if progress:
@@ -213,7 +227,7 @@ def train(
         keeper.keep(state, now=True)  # what follows may be killed as well
 
     made = state.stopping.best or _finished(state.average, strategy, card)
-    facts = {"steps": state.step, "strategy": strategy, "paintings": len(paintings)}
+    facts = {"steps": state.step, "strategy": strategy, "paintings": len(paintings), "processes": group.size}
     card = replace(
         made.card,
         snapshot=snapshot,
@@ -241,25 +255,26 @@ def _progress(state: State, steps: int, paintings: int, settings: TrainSettings)
     )
 
 
-def _backward(state: State, images: Tensor, class_maps: Tensor, criterion: Loss, card: Card) -> float:
-    """The loss of a batch; its gradients are then with the weights.
+def _backward(state: State, images: Tensor, class_maps: Tensor, criterion: Loss, card: Card, group: Group) -> float:
+    """The loss of a batch, of which each process of the group takes its part; its gradients are then with the weights.
 
-    Where the device lacks the memory, the batch goes through it in halves, from then on.
+    Where a device lacks the memory, what it takes goes through it in halves, from then on.
 
     Raises:
         ValueError: it lacks the memory for a single crop.
     """
-    images = images.contiguous(memory_format=torch.channels_last)
+    size = len(images)
+    images, class_maps = group.part(images).contiguous(memory_format=torch.channels_last), group.part(class_maps)
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         try:
             for image, ids in zip(images.chunk(state.parts), class_maps.chunk(state.parts), strict=True):
                 logits = state.module(normalise(image.to(state.device), card.mean, card.std))
-                loss = criterion(logits, ids.to(state.device)) * (len(image) / len(images))
+                loss = criterion(logits, ids.to(state.device)) * (len(image) / size)
                 loss.backward()
                 total += loss.item()
-            return total
+            break
         except torch.cuda.OutOfMemoryError as error:
             if state.parts >= len(images):
                 raise ValueError(
@@ -270,6 +285,7 @@ def _backward(state: State, images: Tensor, class_maps: Tensor, criterion: Loss,
         # Here rather than where it was caught: the error holds on to the tensors of the failed pass.
         torch.cuda.empty_cache()
         log.warning("%s ran out of memory: batches go through it in %d parts now", state.device, state.parts)
+    return group.add_up(state.module, total)
 
 
 def _card(classes: tuple[str, ...], channels: int, settings: TrainSettings) -> Card:

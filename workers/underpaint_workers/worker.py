@@ -1,9 +1,7 @@
 """The RQ worker: one job at a time, each in a fresh interpreter, so that CUDA starts clean."""
 
 import contextlib
-import ctypes
 import logging
-import os
 import signal
 import time
 
@@ -13,6 +11,8 @@ from rq import Queue, SpawnWorker
 from rq.executions import Execution
 from rq.job import Job
 
+from underpaint_workers.orphans import be_parent, end_with_parent
+
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5
@@ -21,14 +21,12 @@ ABANDONED_SECONDS = 30
 LOOK_SECONDS = 15
 """Seconds between an idle worker's looks for jobs of dead ones."""
 RECONNECT_SECONDS = 2.0
-_PR_SET_PDEATHSIG = 1
-_PARENT = "RQ_WORKER_PID"
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int = logging.INFO) -> None:
     """Say what happens, but not every request to Label Studio."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 class Worker(SpawnWorker):
@@ -65,14 +63,12 @@ class Worker(SpawnWorker):
         return super().prepare_execution(job)
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        os.environ[_PARENT] = str(os.getpid())
+        be_parent()
         super().fork_work_horse(job, queue)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         log_to_stderr()
-        with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.environ.get(_PARENT) == str(os.getppid()):  # else the worker was killed just now
+        if end_with_parent():  # else the worker was killed just now
             super().main_work_horse(job, queue)
 
     @property
