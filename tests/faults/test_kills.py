@@ -40,10 +40,11 @@ def statuses(underpaint: Underpaint, project: Project) -> list[str]:
 def test_a_killed_job_and_a_killed_worker_go_on_from_the_last_state(
     underpaint: Underpaint, labelled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two processes train at first, then one."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with underpaint.worker(**LONG) as first:
+    with underpaint.worker(**LONG, train_processes=2) as first:
         eventually(lambda: states(underpaint, labelled), "a state is kept", SECONDS)
         kill(job_process(first))  # as the system does when memory is short
         kept = states(underpaint, labelled)

@@ -4,31 +4,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from toy import CLASSES, painting
 from underpaint.checkpoints.store import Store, StoreError
 from underpaint_workers import resume
-from underpaint_workers.dataset import Item
 from underpaint_workers.folds import train_by_folds
 from underpaint_workers.resume import FOLDER, Keeper
 from underpaint_workers.training import Progress, TrainSettings, train
 
 PROJECT = "3.1795344327"
-CLASSES = ("sky", "sea")
 QUICK = TrainSettings(strategy="all", epochs=1, min_steps=5, image_size=64, batch_size=2, device="cpu", threads=1)
 
 
 class Killed(BaseException):
     """Stands for the end of a process."""
-
-
-def painting(seed: int) -> Item:
-    random = np.random.default_rng(seed)
-    class_map = np.zeros((64, 64), np.uint8)
-    class_map[random.integers(16, 48) :] = 1
-    image = np.where(class_map[..., None] == 0, [180, 200, 230], [20, 60, 70]) + random.integers(-15, 15, (64, 64, 3))
-    return image.astype(np.uint8), class_map
 
 
 PAINTINGS = [painting(seed) for seed in range(3)]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from toy import CLASSES, painting
 from underpaint.checkpoints import Checkpoint
 from underpaint.segmenter import channels
 from underpaint.segmenter.architecture import Architecture, ArchitectureError, build
@@ -17,20 +18,9 @@ from underpaint_workers.evaluation import evaluate
 from underpaint_workers.training import Progress, TrainSettings, train
 
 QUICK = TrainSettings(strategy="all", epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
-CLASSES = ("sky", "sea")
 
 
 rate = training._rate
-
-
-def painting(seed: int, size: tuple[int, int] = (64, 64)) -> Item:
-    """A light sky over a dark sea, the horizon anywhere, one corner unlabelled."""
-    random = np.random.default_rng(seed)
-    class_map = np.zeros(size, np.uint8)
-    class_map[random.integers(size[0] // 4, 3 * size[0] // 4) :] = 1
-    image = np.where(class_map[..., None] == 0, [180, 200, 230], [20, 60, 70]) + random.integers(-15, 15, (*size, 3))
-    class_map[:4, :4] = 255
-    return image.astype(np.uint8), class_map
 
 
 @pytest.fixture(scope="module")

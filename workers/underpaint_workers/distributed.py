@@ -59,10 +59,9 @@ class Group:
             if each is not None
         ]
         everything = [*gradients, *statistics]
-        flat = torch.cat([each.flatten() for each in everything])
-        total = torch.cat([flat, flat.new_tensor([loss])])
-        distributed.all_reduce(total)
-        *sums, losses = total.split([*(each.numel() for each in everything), 1])
-        for each, added in zip(everything, sums, strict=True):
-            each.copy_(added.view_as(each))
-        return losses.item()
+        sums = torch.cat([each.flatten() for each in everything] + [everything[0].new_tensor([loss])])
+        distributed.all_reduce(sums)
+        *parts, total = torch.split(sums, [each.numel() for each in everything] + [1])
+        for each, part in zip(everything, parts, strict=True):
+            each.copy_(part.view_as(each))
+        return float(total)

@@ -77,13 +77,7 @@ def train_in_parallel(
                     progress(message)
         if processes.returncode == 0 and checkpoint:
             return checkpoint
-        failed = sorted(folder.glob(rank.ERROR), key=lambda path: path.stat().st_mtime_ns)
-        if failed and processes.returncode != torchrun.KILLED:
-            raise pickle.loads(failed[0].read_bytes())
-        raise ProcessKilled(
-            "The system killed one of the training's processes, most likely for want of memory: free some of it, lower "
-            "UNDERPAINT_IMAGE_SIZE, or set UNDERPAINT_TRAIN_PROCESSES to 1."
-        )
+        raise _failure(folder, processes.returncode)
 
 
 @contextlib.contextmanager
@@ -118,3 +112,20 @@ def _messages(processes: "subprocess.Popen[bytes]") -> Iterator[Progress | Check
         yield message
         with contextlib.suppress(BrokenPipeError):
             os.write(processes.stdin.fileno(), b".")
+
+
+def _failure(folder: Path, status: int) -> Exception:
+    """Why torchrun ended with this status."""
+    if status == torchrun.KILLED or status < 0:
+        return ProcessKilled(
+            "The system killed one of the training's processes, most likely for want of memory: free some of it, lower "
+            "UNDERPAINT_IMAGE_SIZE, or set UNDERPAINT_TRAIN_PROCESSES to 1."
+        )
+    errors = sorted(folder.glob(rank.ERROR), key=lambda path: path.stat().st_mtime_ns)
+    if not errors:
+        return RuntimeError(
+            f"torchrun ended with status {status}, and its log says why: set UNDERPAINT_TRAIN_PROCESSES to 1 to train "
+            "without it."
+        )
+    first: Exception = pickle.loads(errors[0].read_bytes())  # those of the others follow from it
+    return first

@@ -24,7 +24,7 @@ def main() -> None:
     # The local address, for not every machine can resolve the name it has.
     options = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}", f"--log-dir={folder}"]
     try:
-        run(parse_args([*options, "--module", "underpaint_workers.rank", folder]))
+        run(parse_args([*options, "--module", "underpaint_workers.rank", folder]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
         sys.exit(KILLED if any(code < 0 for code in codes - {_STOPPED}) else 1)
