@@ -75,7 +75,7 @@ def test_a_better_challenger_is_promoted_with_its_metrics(
 ) -> None:
     old = promoted(retrain, make_checkpoint, "sky")
     better = make_checkpoint(CLASSES, "water", image_size=96)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: better)
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: better)
     labels(2, 6)
     record = retrain.run()
     assert (record["status"], record["stage"], record["champion"]) == ("finished", "promoted", old)
@@ -89,7 +89,7 @@ def test_a_worse_challenger_is_kept_and_refused(
 ) -> None:
     old = promoted(retrain, make_checkpoint, "water")
     worse = make_checkpoint(CLASSES, "sky", image_size=96)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: worse)
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: worse)
     labels(2, 6)
     record = retrain.run()
     assert (record["status"], record["stage"]) == ("finished", "refused")
@@ -107,7 +107,7 @@ def test_a_retrain_leaves_a_report_of_what_was_decided_and_why(
 ) -> None:
     old = promoted(retrain, make_checkpoint, "water" if winner == "sky" else "sky")
     challenger = make_checkpoint(CLASSES, winner, image_size=96)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: challenger)
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: challenger)
     labels(2, 6)
     record = retrain.run()
     assert record["report"] == f"runs/{record['id']}.html"
@@ -129,7 +129,9 @@ def test_labels_that_are_contradicted_are_listed_with_their_tasks(
     old = promoted(retrain, make_checkpoint, "sky")
     shown: list[tuple[int, set[int]]] = []
     monkeypatch.setattr(retraining, "show_tab", lambda _, project, tasks: shown.append((project, set(tasks))))
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water", image_size=96))
+    monkeypatch.setattr(
+        retraining, "train_in_parallel", lambda *_, **__: make_checkpoint(CLASSES, "water", image_size=96)
+    )
     labels(2, 1)
     record = retrain.run()
     # The old champion sees sky where the new one learned of water; what validates is judged by the new one.
@@ -153,7 +155,7 @@ def test_a_report_that_fails_costs_nothing_but_itself(
         raise LabelStudioError("Label Studio can't be reached")
 
     monkeypatch.setattr(retraining, "look_again", down)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: make_checkpoint(CLASSES, "water"))
     labels(1, 0)
     record = retrain.run()
     assert (record["status"], record["stage"]) == ("finished", "promoted")
@@ -173,7 +175,7 @@ def test_a_rollback_during_training_is_what_the_challenger_is_held_against(
         back.append(promoted(retrain, make_checkpoint, "water"))
         return worse
 
-    monkeypatch.setattr(retraining, "train_by_folds", train_while_an_admin_acts)
+    monkeypatch.setattr(retraining, "train_in_parallel", train_while_an_admin_acts)
     labels(2, 6)
     assert retrain.run()["stage"] == "refused"
     assert champion(retrain) == back[0]
@@ -228,7 +230,7 @@ def test_the_first_challenger_is_held_against_the_base(
 ) -> None:
     retrain = with_base(CLASSES, winner)
     challenger = make_checkpoint(CLASSES, "water" if winner == "sky" else "sky", image_size=96)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: challenger)
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: challenger)
     labels(2, 6)
     record = retrain.run()
     assert (record["stage"], record["champion"]) == (stage, base_version(retrain))
@@ -255,7 +257,7 @@ def test_a_base_that_does_not_serve_the_project_has_no_part_in_it(
         parents.extend(each for each in (*arguments, *named.values()) if isinstance(each, Checkpoint))
         return make_checkpoint(CLASSES, "water", image_size=96)
 
-    monkeypatch.setattr(retraining, "train_by_folds", keep_the_parent)
+    monkeypatch.setattr(retraining, "train_in_parallel", keep_the_parent)
     labels(2, 6)
     record = retrain.run()
     assert [parent.version for parent in parents] == ([old] if old else [])
@@ -305,7 +307,7 @@ def test_redis_going_away_costs_no_training(
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(signals, "announce", gone)
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: make_checkpoint(CLASSES, "water"))
     labels(1, 0)
     assert retrain.run()["status"] == "finished"
     assert champion(retrain)
@@ -357,7 +359,7 @@ def trained(make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> list[int]
         trainings.append(len(trainings))
         return make_checkpoint(CLASSES, "water", image_size=64 + 32 * len(trainings))
 
-    monkeypatch.setattr(retraining, "train_by_folds", train)
+    monkeypatch.setattr(retraining, "train_in_parallel", train)
     return trainings
 
 
