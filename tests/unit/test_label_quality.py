@@ -16,6 +16,7 @@ from http_server import Answer, Request, serve
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
 from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.label_config import Label
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint_workers import dataset
 from underpaint_workers.curves import Curves
@@ -170,7 +171,7 @@ def outcome(data: Dataset, champion: Checkpoint | None, challenger: Checkpoint, 
         Painting(name, f"{name}{changed if number == 2 else ''}", number == len(data.names))
         for number, name in enumerate(data.names, 1)
     )
-    snapshot = Snapshot(data.folder, CLASSES, taken, ())
+    snapshot = Snapshot(data.folder, tuple(map(Label, CLASSES)), taken, ())
     challenger = replace(challenger, card=replace(challenger.card, snapshot=snapshot.fingerprint))
     serving = Segmenter(champion) if champion else None
     return Outcome(snapshot, data, serving, Segmenter(challenger), None, None, Decision(True, ""), Curves())

@@ -306,12 +306,11 @@ def test_soft_edges_count_from_half_opacity() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"from_name": "gone"}, "'gone' is no control"),
-        ({"from_name": ["tag"]}, "is no control"),
-        ({"type": "brushlabels"}, "'PolygonLabels' is PolygonLabels"),
+        ({"from_name": ["tag"], "to_name": "gone"}, "to_name 'gone' is no image"),
+        ({"type": "brushlabels"}, "no label"),
         ({"value": None}, "no region with a value"),
-        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": ["Cloud"]}}, "['Cloud'] are not among"),
-        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": []}}, "are not among"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": []}}, "no label"),
+        ({"value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": [["Sky"]]}}, "no label"),
         ({"value": {"points": [[0, 0], [9, 0]], "polygonlabels": ["Sky"]}}, "no three points"),
         ({"value": {"points": [[0, 0], [9, 0], [9]], "polygonlabels": ["Sky"]}}, "no three points"),
         ({"value": {"points": [[0, 0], [9, 0], [9, None]], "polygonlabels": ["Sky"]}}, "None where a number"),
@@ -329,6 +328,59 @@ def test_a_broken_region_is_named_and_costs_the_others_nothing(change: Region, r
     assert len(problems) == 1
     assert problems[0].startswith("Region bad is left out: ")
     assert reason in problems[0]
+
+
+def test_what_was_drawn_with_another_control_than_there_is_now_counts_by_its_label() -> None:
+    """A brush made a polygon tool, a control renamed or removed, a label moved from one control to another."""
+    sky = '<PolygonLabels name="BrushLabels" toName="image"><Label value="Sky"/></PolygonLabels>'
+    water = '<RectangleLabels name="box" toName="image"><Label value="Water"/></RectangleLabels>'
+    config = parse(f'<View><Image name="image" value="$image"/>{sky}{water}</View>')
+    left, right = np.zeros((2, 10, 10), np.uint8)
+    left[:, :5] = right[:, 5:] = 255
+    result = [
+        shape_region("brushlabels", format="rle", rle=sdk_encode(left)),
+        shape_region("brushlabels", "Water", format="rle", rle=sdk_encode(right)),
+        shape_region("ellipselabels", "Water", x=25, y=50, radiusX=10, radiusY=10),
+    ]
+    drawn, problems = rasterise(result, config)
+    assert problems == []
+    assert drawn[5].tolist() == [0, 0, 1, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_a_control_that_is_gone_leaves_its_regions_on_their_image() -> None:
+    images = "".join(f'<Image name="{name}" value="${name}"/>' for name in ("front", "back"))
+    tags = "".join(
+        f'<PolygonLabels name="{name} outline" toName="{name}"><Label value="Sky"/></PolygonLabels>'
+        for name in ("front", "back")
+    )
+    config = parse(f"<View>{images}{tags}</View>")
+    region = shape_region("brushlabels", format="rle", rle=sdk_encode(np.full((10, 10), 255, np.uint8)))
+    result = [region | {"from_name": "gone", "to_name": "back"}]
+    assert set(rasterise(result, config, image_key="front")[0].ravel()) == {UNLABELLED}
+    assert set(rasterise(result, config, image_key="back")[0].ravel()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("labels", "became"),
+    [
+        ('<Label value="Heaven" predicted_values="Cloud"/>', "Heaven"),
+        ('<Label value="Clouds"/>', "Clouds"),
+        ('<Label value="Cloud" alias="c"/>', "c"),
+        ('<Label value="Boat"/><Label value="Heaven" predicted_values="water"/>', None),
+    ],
+)
+def test_a_label_that_is_gone_counts_as_what_took_its_place_or_is_named(labels: str, became: str | None) -> None:
+    tag = f'<RectangleLabels name="box" toName="image">{labels}</RectangleLabels>'
+    config = parse(f'<View><Image name="image" value="$image"/>{tag}</View>')
+    result = [shape_region("rectanglelabels", "Cloud", x=0, y=0, width=100, height=50)] * 2
+    drawn, [problem] = rasterise(result, config)
+    if became:
+        assert set(drawn[:5].ravel()) == {config.class_names.index(became)}
+        assert problem == f"Regions labelled 'Cloud', which is no label any more, count as {became!r}."
+    else:
+        assert (drawn == UNLABELLED).all()
+        assert problem.startswith("Regions labelled 'Cloud' are left out")
+        assert 'predicted_values="Cloud"' in problem
 
 
 @pytest.mark.parametrize(

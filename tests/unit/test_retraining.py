@@ -16,6 +16,7 @@ import redis
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.client import LabelStudio, LabelStudioError
+from underpaint.labelstudio.label_config import Label
 from underpaint.project import key_of
 from underpaint.settings import Settings
 from underpaint.signals import Pending, Signals
@@ -50,7 +51,8 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 dataset.write_item(folder, f"task-{number}", image, np.full((64, 64), 1, np.uint8))
                 paintings.append(Painting(f"task-{number}", str(number), number >= training))
             dataset.write_classes(folder, CLASSES)
-            return Snapshot(folder, CLASSES, tuple(paintings), (), Manifest(rules=CLASSES))
+            labels = tuple(map(Label, CLASSES))
+            return Snapshot(folder, labels, tuple(paintings), (), Manifest(rules=CLASSES))
 
         monkeypatch.setattr(snapshot, "take", take)
         monkeypatch.setattr(Retraining, "_label_studio", lambda _: LabelStudio("http://labels.example", ""))
@@ -324,23 +326,6 @@ def test_a_killed_run_is_called_interrupted_by_the_next(retrain: Retraining, lab
 def test_a_project_that_nobody_located_is_reported(retrain: Retraining) -> None:
     with pytest.raises(WrongProject, match="UNDERPAINT_LABEL_STUDIO_URL"):
         retrain.run()
-
-
-@pytest.mark.parametrize(
-    ("project", "champion_knows", "new"),
-    [
-        (("sky", "water"), ("water", "sky"), []),
-        (("Sky", "Sea"), ("sky", "water"), []),
-        (("sky", "boat"), ("sky", "water"), ["boat"]),
-        (("cloud", "sky"), ("sky",), ["cloud"]),  # a synonym, and still a class of its own
-        (("sky",), (), ["sky"]),
-    ],
-)
-def test_which_classes_are_new(
-    project: tuple[str, ...], champion_knows: tuple[str, ...], new: list[str], make_checkpoint: Make
-) -> None:
-    champion = make_checkpoint(champion_knows, champion_knows[0]) if champion_knows else None
-    assert retraining._new_classes(project, champion) == new
 
 
 def test_pending_is_what_a_retrain_takes(retrain: Retraining, labels: Callable[..., None], signals: Signals) -> None:

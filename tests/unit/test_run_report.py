@@ -9,6 +9,7 @@ import pytest
 
 from html_page import Page
 from underpaint.checkpoints import Checkpoint
+from underpaint.labelstudio.label_config import Label
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint_workers import dataset
 from underpaint_workers.contact_sheet import SIZE
@@ -69,7 +70,7 @@ def outcome(tmp_path: Path, make_checkpoint: Callable[..., Checkpoint]) -> Outco
     for step in range(1, 500):
         curves.note(progress(step, *np.linspace(0.1, 0.6, step // 100), loss=2 - step / 500))
     return Outcome(
-        Snapshot(tmp_path, CLASSES, paintings, ("task 77: <gone>",)),
+        Snapshot(tmp_path, tuple(map(Label, CLASSES)), paintings, ("task 77: <gone>",)),
         data,
         None,
         segmenter,

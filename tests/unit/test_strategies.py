@@ -1,5 +1,6 @@
 """Strategies of transfer train just the parameters they name."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_each_names_its_parameters(name: str, strategy: Strategy, prefixes: tupl
 
 def test_extra_names_the_new_layer_alone() -> None:
     module = _net()
-    add_layer(module, [0, None])
+    add_layer(module, [(0,), ()])
     select(module, "extra")
     assert _learning(module) == {"segmentation_head.0.1.weight", "segmentation_head.0.1.bias"}
 
@@ -113,7 +114,7 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
 def test_a_folded_layer_is_the_same_net(name: str) -> None:
     module = _net(name).eval()
     images = torch.rand(1, 3, 64, 64)
-    add_layer(module, [2, None, 0, 1])
+    add_layer(module, [(2,), (), (0, 1), (1,)])
     stacked = module(images)
     fold_layer(module)
     assert stacked.shape == (1, 4, 64, 64)
@@ -121,16 +122,14 @@ def test_a_folded_layer_is_the_same_net(name: str) -> None:
 
 
 @torch.no_grad()
-def test_a_new_layer_starts_from_the_classes_it_matches() -> None:
+def test_a_new_layer_starts_from_its_sources() -> None:
     module = _net().eval()
     images = torch.rand(1, 3, 64, 64)
     before = module(images)
-    add_layer(module, [2, 0])
+    add_layer(module, [(2,), (0, 1)])
     after = module(images)
-    noise = module.get_submodule("segmentation_head.0.1")
-    assert isinstance(noise, nn.Conv2d)
-    assert noise.bias is not None
-    torch.testing.assert_close(after - noise.bias.view(1, -1, 1, 1), before[:, [2, 0]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after[:, 0], before[:, 2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after[:, 1], before[:, :2].mean(dim=1) + math.log(2), rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_layer_from_imagenet_lies_on_the_encoders_own_features() -> None:

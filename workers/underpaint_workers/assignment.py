@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint_workers.augmentation import shrink
 from underpaint_workers.dataset import Item
 from underpaint_workers.resume import Keeper
@@ -22,6 +23,7 @@ class Assignment:
 
     classes: tuple[str, ...]
     parent: Checkpoint | None
+    mapping: ClassMapping | None
     settings: TrainSettings
     snapshot: str
     keeper: Keeper | None

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.segmenter.segmenter import Quality, Segmenter
-from underpaint.taxonomy import UNLABELLED, corresponding
+from underpaint.taxonomy import UNLABELLED
 from underpaint_workers.boundary import boundary_f1
 from underpaint_workers.calibration import Calibration
 from underpaint_workers.dataset import Item
@@ -45,19 +46,17 @@ def evaluate(
     items: Iterable[Item],
     classes: Sequence[str],
     *,
+    mapping: ClassMapping | None = None,
     quality: Quality = "fast",
     seen: Seen | None = None,
 ) -> Metrics:
     """Metrics of `segmenter` on `items`, whose class maps hold ids of `classes`, at the paintings' natural size.
 
-    The segmenter's classes are matched to `classes` by name; what it predicts beyond them counts as wrong, and has the
-    id ``len(classes)`` in the map that `seen` is given. The painting's own scores, which `seen` is given too, are
-    without calibration error.
+    `mapping` is that of the segmenter's classes to `classes`, if more than their names say so. What it predicts beyond
+    them counts as wrong, and has the id ``len(classes)`` in the map that `seen` is given. The painting's own scores,
+    which `seen` is given too, are without calibration error.
     """
-    nothing = len(classes)
-    columns = np.full(256, nothing, np.uint8)
-    for predicted, match in enumerate(corresponding(segmenter.classes, classes)):
-        columns[predicted] = nothing if match is None else match
+    columns = (mapping or ClassMapping.of(classes, segmenter.classes)).label_ids
     confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
     calibration = Calibration()
     outlines: list[float] = []
@@ -93,7 +92,13 @@ class Examination:
     """What it predicted, in the ids that ``evaluate`` gives, small enough to keep all of them."""
 
 
-def examine(segmenter: Segmenter, items: Iterable[Item], classes: Sequence[str], longer_side: int) -> Examination:
+def examine(
+    segmenter: Segmenter,
+    items: Iterable[Item],
+    classes: Sequence[str],
+    longer_side: int,
+    mapping: ClassMapping | None = None,
+) -> Examination:
     """``evaluate``, keeping what each painting came to; its predicted map shrunk to `longer_side` pixels at most."""
     confusions: list[list[list[int]]] = []
     class_maps: list[NDArray[np.uint8]] = []
@@ -103,7 +108,7 @@ def examine(segmenter: Segmenter, items: Iterable[Item], classes: Sequence[str],
         step = math.ceil(max(predicted.shape) / longer_side)
         class_maps.append(predicted[step // 2 :: step, step // 2 :: step].copy())
 
-    metrics = evaluate(segmenter, items, classes, seen=keep)
+    metrics = evaluate(segmenter, items, classes, mapping=mapping, seen=keep)
     shape = len(confusions), len(classes), len(classes) + 1
     return Examination(metrics, np.array(confusions, np.int64).reshape(shape), tuple(class_maps))
 

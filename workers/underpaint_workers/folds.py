@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import mean
 
 from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint_workers import training
 from underpaint_workers.dataset import Item
 from underpaint_workers.resume import Keeper
@@ -18,6 +19,7 @@ def train_by_folds(
     parent: Checkpoint | None,
     settings: TrainSettings,
     *,
+    mapping: ClassMapping | None = None,
     validation: Sequence[Item] = (),
     snapshot: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -34,7 +36,15 @@ def train_by_folds(
     folds = min(settings.folds, len(items))
     if validation or folds < 2:
         return training.train(
-            items, classes, parent, settings, validation=validation, snapshot=snapshot, progress=progress, keeper=keeper
+            items,
+            classes,
+            parent,
+            settings,
+            mapping=mapping,
+            validation=validation,
+            snapshot=snapshot,
+            progress=progress,
+            keeper=keeper,
         )
     part = replace(settings, minutes=settings.minutes / (folds + 1), patience=LOOKS + 1)
     scores: dict[float, list[float]] = defaultdict(list)
@@ -42,12 +52,14 @@ def train_by_folds(
         left_out = items[fold::folds]
         others = [item for index, item in enumerate(items) if index % folds != fold]
         kept = keeper and keeper.part(f"fold-{fold}")
-        for look, miou in enumerate(_scores(others, left_out, classes, parent, part, progress, kept), 1):
+        for look, miou in enumerate(_scores(others, left_out, classes, parent, part, mapping, progress, kept), 1):
             scores[look / LOOKS].append(miou)
     # The longer of equals, for the final run has more to learn from than each fold's had.
     best = max(scores, key=lambda share: (mean(scores[share]), share), default=1.0)
     final = replace(part, stop_after=best)
-    return training.train(items, classes, parent, final, snapshot=snapshot, progress=progress, keeper=keeper)
+    return training.train(
+        items, classes, parent, final, mapping=mapping, snapshot=snapshot, progress=progress, keeper=keeper
+    )
 
 
 def _scores(
@@ -56,6 +68,7 @@ def _scores(
     classes: Sequence[str],
     parent: Checkpoint | None,
     settings: TrainSettings,
+    mapping: ClassMapping | None,
     progress: Callable[[Progress], None] | None,
     keeper: Keeper | None,
 ) -> tuple[float, ...]:
@@ -68,5 +81,5 @@ def _scores(
         if progress:
             progress(now)
 
-    training.train(items, classes, parent, settings, validation=left_out, progress=note, keeper=keeper)
+    training.train(items, classes, parent, settings, mapping=mapping, validation=left_out, progress=note, keeper=keeper)
     return scores

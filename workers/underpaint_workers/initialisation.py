@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.channels import statistics
 from underpaint.segmenter.encoder_weights import load_imagenet
-from underpaint.taxonomy import corresponding
 from underpaint_workers.dataset import RGB, Item
-from underpaint_workers.strategies import Strategy, add_layer, last_layer
+from underpaint_workers.strategies import Strategy, add_layer, last_layer, unite
 
 
 def is_net(card: Card, name: str, encoder: str) -> bool:
@@ -27,9 +27,17 @@ def fits(card: Card, name: str, encoder: str, options: dict[str, object], channe
 
 
 def from_parent(
-    parent: Checkpoint, classes: tuple[str, ...], strategy: Strategy, image_size: int, paintings: Sequence[Item]
+    parent: Checkpoint,
+    classes: tuple[str, ...],
+    strategy: Strategy,
+    image_size: int,
+    paintings: Sequence[Item],
+    mapping: ClassMapping,
 ) -> tuple[nn.Module, Card]:
-    """The parent's net with a last layer for `classes`: its rows for those it knows, new ones for the others."""
+    """The parent's net with a last layer for `classes`: its rows for those it knows, new ones for the others.
+
+    `mapping` is that of the parent's classes to `classes`.
+    """
     mean, std = _normalisation(paintings, parent.card.mean, parent.card.std)
     card = Card(
         architecture=parent.card.architecture,
@@ -43,10 +51,9 @@ def from_parent(
         parent=parent.version,
         licences=parent.card.licences,
     )
-    matches = corresponding(classes, parent.card.classes)
     module = parent.module()
     if strategy == "extra":
-        add_layer(module, matches)
+        add_layer(module, mapping.sources)
         return module, card
     fresh = build(
         Architecture.of(card), allow_noncommercial=True
@@ -54,7 +61,7 @@ def from_parent(
     weights = module.state_dict()
     name, layer = last_layer(fresh)
     for part, rows in layer.state_dict().items():
-        weights[f"{name}.{part}"] = _cut(weights[f"{name}.{part}"], rows, matches)
+        weights[f"{name}.{part}"] = _cut(weights[f"{name}.{part}"], rows, mapping.sources)
     fresh.load_state_dict(weights)
     return fresh, card
 
@@ -87,6 +94,6 @@ def _normalisation(
     return statistics(image for image, _ in paintings)
 
 
-def _cut(old: Tensor, fresh: Tensor, matches: Sequence[int | None]) -> Tensor:
-    """Rows of `old` by `matches`, and of `fresh` where there is none."""
-    return torch.stack([row if match is None else old[match] for row, match in zip(fresh, matches, strict=True)])
+def _cut(old: Tensor, fresh: Tensor, sources: Sequence[tuple[int, ...]]) -> Tensor:
+    """Rows of `old` by `sources`, united where there are several, and of `fresh` where there are none."""
+    return torch.stack([unite(old[[*ids]]) if ids else row for row, ids in zip(fresh, sources, strict=True)])

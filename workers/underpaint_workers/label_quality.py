@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpaint.checkpoints.store import Store
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.project import project_id
 from underpaint.segmenter.segmenter import Segmenter
-from underpaint.taxonomy import corresponding
 from underpaint_workers.dataset import Dataset
 from underpaint_workers.outcome import Outcome
 
@@ -86,7 +86,8 @@ def look_again(store: Store, project: str, outcome: Outcome) -> list[Contradicti
     found = contradicted(outcome.challenger, outcome.data, validation)
     rest = {painting.name for painting in learned}
     if outcome.champion:
-        judged = contradicted(outcome.champion, outcome.data, [*new, *validation])
+        mapping = ClassMapping.of(outcome.taken.labels, outcome.champion.classes)
+        judged = contradicted(outcome.champion, outcome.data, [*new, *validation], mapping)
         # Validation paintings only helped to tell what is usual.
         found += [each for each in judged if each.painting in new]
         rest -= new
@@ -104,22 +105,21 @@ def _digests_file(fingerprint: str) -> str:
     return f"snapshots/{fingerprint or 'none'}.json"
 
 
-def contradicted(segmenter: Segmenter, data: Dataset, names: Iterable[str]) -> list[Contradiction]:
+def contradicted(
+    segmenter: Segmenter, data: Dataset, names: Iterable[str], mapping: ClassMapping | None = None
+) -> list[Contradiction]:
     """The labels of the paintings `names` that `segmenter` contradicts, the strongest contradiction first.
 
-    Labels that it has no class for are not judged.
+    Labels that it has no class for are not judged. `mapping` is that of its classes to the data set's, if more than
+    their names say so.
     """
-    matches = corresponding(segmenter.classes, data.classes)
-    columns = np.full(256, len(data.classes), np.uint8)
-    for index, match in enumerate(matches):
-        if match is not None:
-            columns[index] = match
+    mapping = mapping or ClassMapping.of(data.classes, segmenter.classes)
     pieces: list[Piece] = []
     for name in names:
         image, class_map = data.load(name)
         predicted, confidence = segmenter.predict(image)
-        pieces += pieces_of(name, class_map, columns[predicted], confidence, len(data.classes))
-    return judge([piece for piece in pieces if piece.label in matches], data.classes)
+        pieces += pieces_of(name, class_map, mapping.label_ids[predicted], confidence, len(data.classes))
+    return judge([piece for piece in pieces if piece.label in mapping.owners], data.classes)
 
 
 def pieces_of(

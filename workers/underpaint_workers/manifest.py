@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from underpaint.checkpoints.store import Store
-from underpaint.labelstudio.label_config import LabelConfig
+from underpaint.labelstudio.label_config import Label, LabelConfig
 from underpaint.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,15 @@ class Manifest:
     latest: str = ""
     """When anything in the project had last changed before the snapshot, by Label Studio's clock (ISO 8601)."""
     rules: tuple[str, ...] = ()
-    """The classes, and the settings that decide what is learned from an annotation; see `rules_of`."""
+    """The labels, and the settings that decide what is learned from an annotation; see `rules_of`."""
     tasks: Mapping[int, Entry] = field(default_factory=dict)
     """By task id, every task with an annotation."""
     fingerprint: str = ""
     """Of the snapshot that was last trained on, which is this one unless nothing could be learned from it."""
     settings: str = ""
     """Fingerprint of how it was trained."""
+    mapping: str = ""
+    """Fingerprint of which classes of the first of ``versions`` were which labels then."""
     versions: tuple[str, ...] = ()
     """What served the project before that training and after it: the parent, and the challenger if it was promoted."""
 
@@ -88,18 +90,19 @@ class Manifest:
             return cls()
 
 
-def classes_of(config: LabelConfig, settings: Settings) -> tuple[str, ...]:
-    """Names of the classes that a project learns."""
+def labels_of(config: LabelConfig, settings: Settings) -> tuple[Label, ...]:
+    """The labels that a project learns, which are its classes."""
     if settings.unlabelled_is_background and BACKGROUND not in config.class_names:
-        return (*config.class_names, BACKGROUND)
-    return tuple(config.class_names)
+        return (*config.labels, Label(BACKGROUND))
+    return config.labels
 
 
 def rules_of(config: LabelConfig, settings: Settings) -> tuple[str, ...]:
-    """What decides, beside the annotations, which labels a snapshot holds."""
+    """What decides, beside the annotations, which labels a snapshot holds, and what a retrain makes of them."""
+    labels = (" = ".join((label.value, *label.predicted_values)) for label in labels_of(config, settings))
     ground_truth = ("ground truth only",) if settings.ground_truth_only else ()
     background = ("unlabelled is background",) if settings.unlabelled_is_background else ()
-    return (*classes_of(config, settings), *ground_truth, *background)
+    return (*sorted(labels), *ground_truth, *background)
 
 
 def accepted(task: Mapping[str, Any], ground_truth_only: bool) -> Mapping[str, Any] | None:

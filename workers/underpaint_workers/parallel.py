@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from underpaint.checkpoints.checkpoint import Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.segmenter.segmenter import resolve_device
 from underpaint_workers import rank, torchrun
 from underpaint_workers.assignment import Assignment
@@ -45,6 +46,7 @@ def train_in_parallel(
     parent: Checkpoint | None,
     settings: TrainSettings,
     *,
+    mapping: ClassMapping | None = None,
     validation: Sequence[Item] = (),
     snapshot: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -62,11 +64,19 @@ def train_in_parallel(
     count = process_count(settings)
     if count == 1:
         return train_by_folds(
-            items, classes, parent, settings, validation=validation, snapshot=snapshot, progress=progress, keeper=keeper
+            items,
+            classes,
+            parent,
+            settings,
+            mapping=mapping,
+            validation=validation,
+            snapshot=snapshot,
+            progress=progress,
+            keeper=keeper,
         )
     log_level = logging.getLogger().getEffectiveLevel()
     with scratch() as folder:
-        assignment = Assignment(tuple(classes), parent, settings, snapshot, keeper, log_level)
+        assignment = Assignment(tuple(classes), parent, mapping, settings, snapshot, keeper, log_level)
         assignment.write(folder, items, validation)
         checkpoint = None
         with _processes(folder, count) as processes:

@@ -57,6 +57,7 @@ def _train(folder: Path, rank: int, messages: BinaryIO) -> None:
         facts.classes,
         facts.parent,
         facts.settings,
+        mapping=facts.mapping,
         validation=validation,
         snapshot=facts.snapshot,
         progress=None if rank else tell,

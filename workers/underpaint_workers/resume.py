@@ -15,6 +15,7 @@ from torch import nn
 
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.labelstudio.label_config import Label
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
 
@@ -102,14 +103,14 @@ class Keeper:
 
     @classmethod
     def of(
-        cls, store: Store, project: str, snapshot: str, classes: Sequence[str], settings: "TrainSettings"
+        cls, store: Store, project: str, snapshot: str, labels: Sequence[Label | str], settings: "TrainSettings"
     ) -> "Keeper":
-        """For the training of ``classes`` on the snapshot with this fingerprint.
+        """For the training of ``labels`` on the snapshot with this fingerprint.
 
         It is the same training on another device, or on several; and from another parent, for a champion that moved
         while it ran is no reason to begin again.
         """
-        facts = [snapshot, *classes, fingerprint(settings), version("underpaint"), torch.__version__]
+        facts = [snapshot, *map(repr, labels), fingerprint(settings), version("underpaint"), torch.__version__]
         return cls(store, project, hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12])
 
     def part(self, name: str) -> "Keeper":

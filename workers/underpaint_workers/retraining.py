@@ -11,12 +11,13 @@ import redis
 from underpaint import base
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.labelstudio.client import LabelStudio
+from underpaint.labelstudio.label_config import Label
 from underpaint.project import project_id
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import Settings
 from underpaint.signals import Signals
-from underpaint.taxonomy import corresponding
 from underpaint_workers import snapshot
 from underpaint_workers.connection import project_on
 from underpaint_workers.contact_sheet import SIZE
@@ -96,7 +97,7 @@ class Retraining:
                 else "no accepted labels: submit some annotations that contain regions, then train again"
             )
         data = Dataset.open(taken.folder)
-        curves, parent, settings = Curves(), self._serving(taken.classes), TrainSettings.of(self.settings)
+        curves, parent, settings = Curves(), self._serving(taken.labels), TrainSettings.of(self.settings)
 
         def show(progress: Progress) -> None:
             self.check()
@@ -108,10 +109,11 @@ class Retraining:
             taken.classes,
             parent,
             settings,
+            mapping=_mapping(taken, parent),
             validation=[data.load(name) for name in validation] if len(validation) >= ENOUGH_PAINTINGS else (),
             snapshot=taken.fingerprint,
             progress=show,
-            keeper=Keeper.of(self.store, self.project, taken.fingerprint, taken.classes, settings),
+            keeper=Keeper.of(self.store, self.project, taken.fingerprint, taken.labels, settings),
         )
         run.stage("evaluate")
 
@@ -120,12 +122,13 @@ class Retraining:
             return data.load(name)
 
         # Read again: while this trained, somebody may have rolled back.
-        champion = self._serving(taken.classes)
+        champion = self._serving(taken.labels)
+        mapping = _mapping(taken, champion)
         serving = Segmenter(champion, self.settings.device) if champion else None
         learned = Segmenter(challenger, self.settings.device)
         before, after = (
-            examine(each, map(load, validation), data.classes, SIZE) if each and validation else None
-            for each in (serving, learned)
+            examine(each, map(load, validation), data.classes, SIZE, of) if each and validation else None
+            for each, of in ((serving, mapping), (learned, None))
         )
         if after:
             challenger = replace(challenger, card=replace(challenger.card, metrics=asdict(after.metrics)))
@@ -134,7 +137,7 @@ class Retraining:
             before.confusions if before else None,
             after.confusions if after else None,
             taken.classes,
-            new_classes=_new_classes(taken.classes, champion),
+            new_classes=mapping.new_labels,
             class_margin=self.settings.gate_class_margin,
             seed=taken.fingerprint,
         )
@@ -142,11 +145,13 @@ class Retraining:
             self.store.promote(self.project, version, "retrain", decision.reason, challenger.card.metrics)
             with contextlib.suppress(redis.RedisError):  # the backends' poll of the store finds it too
                 self.signals.announce(self.project)
-        self._settle(taken, champion.version if champion else "", version)
+        self._settle(taken, mapping, champion.version if champion else "", version)
         run.stage(
             "report",
             version=version,
             champion=champion.version if champion else None,
+            new_labels=list(mapping.new_labels),
+            unused_classes=list(mapping.unused_classes),
             champion_miou=before.metrics.miou if before else None,
             challenger_miou=after.metrics.miou if after else None,
             **{name: value for name, value in asdict(decision).items() if name != "promote"},
@@ -159,33 +164,39 @@ class Retraining:
         last = Manifest.read(self.store, self.project)
         if (last.fingerprint, last.settings) != (taken.fingerprint, fingerprint(TrainSettings.of(self.settings))):
             return False
-        champion = self._serving(taken.classes)
-        return (champion.version if champion else "") in last.versions
+        champion = self._serving(taken.labels)
+        version = champion.version if champion else ""
+        # A challenger has the labels for classes; what it was held against may by now have others of theirs.
+        return version in last.versions[1:] or (
+            version in last.versions and _mapping(taken, champion).fingerprint == last.mapping
+        )
 
-    def _settle(self, taken: snapshot.Snapshot, *versions: str) -> None:
+    def _settle(self, taken: snapshot.Snapshot, mapping: ClassMapping | None = None, *versions: str) -> None:
         """Note what Label Studio held: what differs from it later is new. Nothing is left to go on with.
 
-        With the ``versions`` that were compared, it was learned; else what was learned before remains that.
+        With the ``versions`` that were compared, and the ``mapping`` of the first one's classes, it was learned; else
+        what was learned before remains that.
         """
-        if versions:
+        learned = Manifest.read(self.store, self.project)
+        if mapping:
             how = fingerprint(TrainSettings.of(self.settings))
-            manifest = replace(taken.manifest, fingerprint=taken.fingerprint, settings=how, versions=versions)
-        else:
-            last = Manifest.read(self.store, self.project)
-            learned = {name: getattr(last, name) for name in ("fingerprint", "settings", "versions")}
-            manifest = replace(taken.manifest, **learned)
+            learned = Manifest(
+                fingerprint=taken.fingerprint, settings=how, mapping=mapping.fingerprint, versions=versions
+            )
+        seen = taken.manifest
+        manifest = replace(learned, latest=seen.latest, rules=seen.rules, tasks=seen.tasks)
         manifest.write(self.store, self.project)
         Keeper.forget(self.store, self.project)
 
-    def _serving(self, classes: Sequence[str]) -> Checkpoint | None:
-        """What serves the project: its champion; before the first, the base if that can name some of ``classes``.
+    def _serving(self, labels: Sequence[Label]) -> Checkpoint | None:
+        """What serves the project: its champion; before the first, the base if that can name some of ``labels``.
 
         It is in the store, where whoever reads a challenger's card will look for its parent.
         """
         if promotion := self.store.champion(self.project):
             return self.store.get(promotion.version)
         first = base.load(self.settings.base)
-        if first is None or not any(match is not None for match in corresponding(classes, first.card.classes)):
+        if first is None or not any(ClassMapping.of(labels, first.card.classes).class_ids):
             return None
         self.store.put(first)
         return first
@@ -212,8 +223,5 @@ class Retraining:
         return project_on(self.project, self.settings, self.signals)
 
 
-def _new_classes(classes: Sequence[str], champion: Checkpoint | None) -> list[str]:
-    """Those that have none of the champion's to themselves: Cloud beside Sky is new to one that knows Sky alone."""
-    known = champion.card.classes if champion else ()
-    there, back = corresponding(classes, known), corresponding(known, classes)
-    return [name for index, name in enumerate(classes) if (match := there[index]) is None or back[match] != index]
+def _mapping(taken: snapshot.Snapshot, checkpoint: Checkpoint | None) -> ClassMapping:
+    return ClassMapping.of(taken.labels, checkpoint.card.classes if checkpoint else ())

@@ -109,7 +109,7 @@ class RunReport:
 
     def _problems(self) -> str:
         items = "".join(f"<li>{escape(problem)}</li>" for problem in self.outcome.taken.problems)
-        return f"<h2>Left out of the snapshot</h2><ul>{items}</ul>" if items else ""
+        return f"<h2>Labels that were left out or read otherwise</h2><ul>{items}</ul>" if items else ""
 
     def _paintings(self) -> str:
         outcome, names = self.outcome, self.outcome.taken.names(validation=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.segmenter.architecture import least_side
 from underpaint.segmenter.channels import normalise
 from underpaint.segmenter.segmenter import STRIDE, Segmenter, resolve_device
@@ -139,6 +140,7 @@ def train(
     parent: Checkpoint | None,
     settings: TrainSettings,
     *,
+    mapping: ClassMapping | None = None,
     validation: Sequence[Item] = (),
     snapshot: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -146,11 +148,12 @@ def train(
 ) -> Checkpoint:
     """Train a segmenter of `classes` on `items`, whose class maps hold ids of `classes`.
 
-    It starts from `parent`'s weights where that has the settings' net, else from ImageNet's. With `validation`
-    paintings, the run stops early when they stop gaining, and its best weights are kept. Equal input gives equal
-    weights on the CPU of one machine, unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it
-    goes on where a training was killed that kept its state there. What `progress` raises ends it. In a group of
-    processes that are all given the same (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
+    It starts from `parent`'s weights where that has the settings' net, else from ImageNet's; `mapping` is that of the
+    parent's classes to `classes`, if more than their names say so. With `validation` paintings, the run stops early
+    when they stop gaining, and its best weights are kept. Equal input gives equal weights on the CPU of one machine,
+    unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it goes on where a training was killed
+    that kept its state there. What `progress` raises ends it. In a group of processes that are all given the same
+    (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
 
     Raises:
         ValueError: there are no items, the settings name a net or a device that is not to be had, or the loss diverges.
@@ -173,7 +176,8 @@ def train(
         parent = None  # its weights fit no other net
     strategy = choose(settings.strategy, len(paintings), parent is not None)
     if parent:
-        module, card = from_parent(parent, tuple(classes), strategy, settings.image_size, paintings)
+        mapping = mapping or ClassMapping.of(classes, parent.card.classes)
+        module, card = from_parent(parent, tuple(classes), strategy, settings.image_size, paintings, mapping)
     else:
         module, card = from_imagenet(
             _card(tuple(classes), channels, settings), strategy, paintings, settings.allow_noncommercial

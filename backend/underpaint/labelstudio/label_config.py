@@ -26,8 +26,10 @@ class Label:
 
     value: str
     """What regions carry: the tag's ``alias`` where it has one, else its ``value``, as in Label Studio."""
-    predicted_values: tuple[str, ...]
+    predicted_values: tuple[str, ...] = ()
     """Model classes that map to this label, from ``predicted_values="sky, clouds"``; empty for those named like it."""
+    shown: str = ""
+    """What people see, where the tag has an ``alias``: its ``value``, which is a name for it too."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,19 @@ class LabelConfig:
     controls: tuple[Control, ...]
 
     @property
+    def labels(self) -> tuple[Label, ...]:
+        """Labels over all controls, each value once, in order of appearance, with all their ``predicted_values``."""
+        found: dict[str, Label] = {}
+        for label in (label for control in self.controls for label in control.labels):
+            other = found.setdefault(label.value, label)
+            predicted = dict.fromkeys((*other.predicted_values, *label.predicted_values))
+            found[label.value] = replace(other, predicted_values=tuple(predicted))
+        return tuple(found.values())
+
+    @property
     def class_names(self) -> tuple[str, ...]:
-        """Label values over all controls, each once, in order of appearance."""
-        return tuple(dict.fromkeys(label.value for control in self.controls for label in control.labels))
+        """Values of ``labels``."""
+        return tuple(label.value for label in self.labels)
 
     @property
     def image_keys(self) -> tuple[str, ...]:
@@ -144,11 +156,11 @@ def _answered(control: Control, controls: tuple[Control, ...]) -> bool:
 
 def _labels(tag: ElementTree.Element, where: str) -> Iterator[Label]:
     for label in tag.iter("Label"):
-        value = label.get("alias") or label.get("value")
-        if not value:
+        alias, shown = label.get("alias"), label.get("value", "")
+        if not (alias or shown):
             raise LabelConfigError(f"{where} has a <Label> without a value; give it one.")
         predicted = (name.strip() for name in label.get("predicted_values", "").split(","))
-        yield Label(value, tuple(name for name in predicted if name))
+        yield Label(alias or shown, tuple(name for name in predicted if name), shown if alias else "")
 
 
 def _image_key(image: ElementTree.Element) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpaint.labelstudio import rle
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.labelstudio.components import NO_LABEL, Components
 from underpaint.labelstudio.geometry import Mask, fill_ellipse, fill_polygon, outline, rectangle, simplify
 from underpaint.labelstudio.label_config import PREDICTED, READ, Control, LabelConfig
@@ -88,6 +90,9 @@ def rasterise(
 ) -> tuple[NDArray[np.uint8], list[str]]:
     """Draws the regions of an annotation, each over those before it.
 
+    What counts is a region's label, whatever control it was drawn with, for the label config may have changed since. A
+    label that is gone counts as the one that a checkpoint's class of its name would map to.
+
     Args:
         result: the annotation's ``result``; what covers no pixels in it (choices, text, relations, …) is passed over.
         config: the project's label config.
@@ -96,7 +101,7 @@ def rasterise(
 
     Returns:
         Class map: uint8 (H, W) ids of ``config.class_names``, 255 where no region is.
-        Problems: a sentence on each region that was left out, and why.
+        Problems: a sentence on each region that was left out, and why, and on each label that is gone.
 
     Raises:
         RegionError: the image's size is unknown, or absurd.
@@ -106,21 +111,22 @@ def rasterise(
     if not 0 < height * width <= MAX_PIXELS:
         raise RegionError(f"An image of {width}×{height} pixels can't be drawn; at most {MAX_PIXELS:,} can.")
     class_map = np.full((height, width), UNLABELLED, np.uint8)
-    class_ids = {name: class_id for class_id, name in enumerate(config.class_names)}
-    controls = {control.name: control for control in config.controls}
+    gone: dict[str, None] = {}
     problems = []
     for number, region in enumerate(result):
         if isinstance(region, dict) and "type" in region and region["type"] not in _DRAWN:
             continue
         try:
-            control = _control(region, controls)
-            if control.image_key == image_key:
-                class_id = class_ids[_label(region, control)]
-                class_map[_mask(region, (height, width))] = class_id
+            if _image_key(region, config) == image_key:
+                label, class_id = _label(region, config)
+                if label not in config.class_names:
+                    gone[label] = None
+                if class_id is not None:
+                    class_map[_mask(region, (height, width))] = class_id
         except (RegionError, rle.RleError) as error:
             name = region.get("id", number) if isinstance(region, dict) else number
             problems.append(f"Region {name} is left out: {error}")
-    return class_map, problems
+    return class_map, [*problems, *(_what_became_of(label, config) for label in gone)]
 
 
 def _choose(components: Components, control: Control) -> list[NDArray[np.int64]]:
@@ -191,25 +197,41 @@ def _shape(region: Region) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
 
 
-def _control(region: Region, controls: dict[str, Control]) -> Control:
+def _image_key(region: Region, config: LabelConfig) -> str:
+    """Key of the image that a region lies on: its control's, or that of its ``to_name`` if the control is gone."""
     if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
         raise RegionError("it is no region with a value.")
-    from_name, kind = region.get("from_name"), region.get("type")
-    control = controls.get(from_name) if isinstance(from_name, str) else None
-    if control is None:
-        raise RegionError(f"its from_name {from_name!r} is no control of the label config that segments an image.")
-    if kind != control.type.lower():
-        raise RegionError(f"its type is {kind!r}, but {from_name!r} is {control.type}.")
-    return control
+    from_name, to_name = region.get("from_name"), region.get("to_name")
+    drawn_with = [control for control in config.controls if control.name == from_name]
+    drawn_on = [control for control in config.controls if control.to_name == to_name]
+    for control in (*drawn_with, *drawn_on):
+        return control.image_key
+    raise RegionError(f"its to_name {to_name!r} is no image that the label config segments.")
 
 
-def _label(region: Region, control: Control) -> str:
-    known = {label.value for label in control.labels}
-    values = region["value"].get(region["type"])
-    for value in values if isinstance(values, list) else []:
-        if isinstance(value, str) and value in known:
-            return value
-    raise RegionError(f"its labels {values!r} are not among those of {control.name!r}.")
+def _label(region: Region, config: LabelConfig) -> tuple[str, int | None]:
+    """The name of a region's label, and the class id that it counts as; None if no label of the config is like it."""
+    values = region["value"].get(str(region.get("type")))
+    names = [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+    if not names:
+        raise RegionError("it has no label.")
+    name = next((name for name in names if name in config.class_names), names[0])
+    return name, _class_id(name, config)
+
+
+@lru_cache(maxsize=1024)
+def _class_id(name: str, config: LabelConfig) -> int | None:
+    return ClassMapping.of(config.labels, [name]).owners[0]
+
+
+def _what_became_of(label: str, config: LabelConfig) -> str:
+    class_id = _class_id(label, config)
+    if class_id is not None:
+        return f"Regions labelled {label!r}, which is no label any more, count as {config.class_names[class_id]!r}."
+    return (
+        f"Regions labelled {label!r} are left out, for there is no such label. Where another took its place, say so in "
+        f'the label config: predicted_values="{label}".'
+    )
 
 
 def _mask(region: Region, shape: tuple[int, int]) -> Mask:
