@@ -24,7 +24,8 @@ def test_reads_controls_labels_and_options() -> None:
     )
     brush, polygon, ellipse = config.controls
     assert (brush.type, brush.name, brush.to_name, brush.image_key) == ("BrushLabels", "tag", "left", "front")
-    assert brush.labels == (Label("Sky", ("sky", "clouds")), Label("tree", ()))
+    assert brush.labels == (Label("Sky", ("sky", "clouds")), Label("tree", shown="Bäume"))
+    assert config.labels == (*brush.labels, Label("Boat"), Label("Sun"))
     assert brush.options == Options(score_threshold=0.5, min_area=1.5)
     assert polygon.image_key == "back"
     assert polygon.options == Options(polygon_tolerance=0, polygon_points=50)

@@ -30,8 +30,13 @@ def test_a_class_goes_to_the_label_spelled_most_alike() -> None:
 
 
 def test_predicted_values_win_and_exclude_everything_else() -> None:
-    labels = '<Label value="sky"/><Label value="Backdrop" predicted_values="Sky, hills"/>'
+    labels = '<Label value="Sky"/><Label value="Backdrop" predicted_values="sky, hills"/>'
     assert mapping(labels, ("sky", "rock", "backdrop")) == {"Backdrop": {"sky", "rock"}}
+
+
+def test_what_a_project_learned_is_predicted_whatever_its_predicted_values_say() -> None:
+    labels = '<Label value="Sky"/><Label value="Backdrop" predicted_values="sky, hills"/>'
+    assert mapping(labels, ("Sky", "Backdrop")) == {"Sky": {"Sky"}, "Backdrop": {"Backdrop"}}
 
 
 def test_predicted_values_take_the_class_of_that_very_name_before_its_synonyms() -> None:

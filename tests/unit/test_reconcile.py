@@ -191,7 +191,10 @@ def test_what_is_learned_from_a_label_may_change_by_settings_and_label_config(
     studio.config = CONFIG.replace("Water", "Sea")
     found = difference(client, 3, before, settings)
     assert (found, found.labels) == (Difference(rules=True), 1)
-    studio.config = CONFIG.replace("<View>", '<View><Header value="Paint"/>')
+    studio.config = CONFIG.replace("<Label", '<Label predicted_values="sea"')
+    assert difference(client, 3, before, settings) == Difference(rules=True)
+    same = CONFIG.replace("<View>", '<View><Header value="Paint"/>').replace("BrushLabels", "PolygonLabels")
+    studio.config = same.replace('"Water"', '"Water" background="#0000ff"')
     assert difference(client, 3, before, settings) == Difference()
 
 

@@ -1,6 +1,6 @@
 """A training that was cut off goes on from where its state was last kept, and comes to the same end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 
 from toy import CLASSES, painting
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.labelstudio.label_config import Label
 from underpaint_workers import resume
 from underpaint_workers.folds import train_by_folds
 from underpaint_workers.resume import FOLDER, Keeper
@@ -105,10 +106,16 @@ def test_cross_validation_goes_on_in_the_fold_where_it_was_killed(
 
 
 def test_trainings_are_told_apart_by_what_they_learn_and_how(store: Store) -> None:
-    others = [("abc", CLASSES, QUICK), ("abd", CLASSES, QUICK), ("abc", CLASSES[::-1], QUICK)]
-    others.append(("abc", CLASSES, replace(QUICK, lr=1e-4)))
+    renamed = [Label(CLASSES[0]), Label(CLASSES[1], ("another",))]
+    others: list[tuple[str, Sequence[Label | str], TrainSettings]] = [
+        ("abc", CLASSES, QUICK),
+        ("abd", CLASSES, QUICK),
+        ("abc", CLASSES[::-1], QUICK),
+        ("abc", renamed, QUICK),
+        ("abc", CLASSES, replace(QUICK, lr=1e-4)),
+    ]
     keys = {Keeper.of(store, PROJECT, *each)._key for each in others}
-    assert len(keys) == 4
+    assert len(keys) == len(others)
     elsewhere = Keeper.of(store, PROJECT, "abc", CLASSES, replace(QUICK, device="cuda", threads=8))
     assert elsewhere._key in keys
 

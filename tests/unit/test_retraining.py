@@ -4,7 +4,7 @@ Where its labels come from is tested with a real Label Studio, end to end.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import redis
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
+from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.labelstudio.client import LabelStudio, LabelStudioError
-from underpaint.labelstudio.label_config import Label
+from underpaint.labelstudio.label_config import Label, parse
+from underpaint.labelstudio.label_space import LabelSpace
 from underpaint.project import key_of
 from underpaint.settings import Settings
 from underpaint.signals import Pending, Signals
@@ -30,6 +32,10 @@ from underpaint_workers.snapshot import Painting, Snapshot
 
 PROJECT = key_of({"id": 3, "created_at": "2026-11-22T10:45:27Z"})
 CLASSES = ("sky", "water")
+CONFIG = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="Heaven" predicted_values="sky"/><Label value="Boat"/></BrushLabels></View>'
+)
 Make = Callable[..., Checkpoint]
 
 
@@ -41,18 +47,18 @@ def retrain(settings: Settings, signals: Signals) -> Retraining:
 
 @pytest.fixture
 def labels(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``labels(training, validation)``: what the next snapshot holds; every painting is water all over."""
+    """``labels(training, validation, config)``: what the next snapshot holds; all over, every painting is what comes
+    second in the label config."""
 
-    def set_labels(training: int, validation: int) -> None:
+    def set_labels(training: int, validation: int, config: Sequence[Label] = tuple(map(Label, CLASSES))) -> None:
         def take(_: Any, __: int, folder: Path, *___: Any) -> Snapshot:
             image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
             paintings = []
             for number in range(training + validation):
                 dataset.write_item(folder, f"task-{number}", image, np.full((64, 64), 1, np.uint8))
                 paintings.append(Painting(f"task-{number}", str(number), number >= training))
-            dataset.write_classes(folder, CLASSES)
-            labels = tuple(map(Label, CLASSES))
-            return Snapshot(folder, labels, tuple(paintings), (), Manifest(rules=CLASSES))
+            dataset.write_classes(folder, [label.value for label in config])
+            return Snapshot(folder, tuple(config), tuple(paintings), (), Manifest(rules=CLASSES))
 
         monkeypatch.setattr(snapshot, "take", take)
         monkeypatch.setattr(Retraining, "_label_studio", lambda _: LabelStudio("http://labels.example", ""))
@@ -328,6 +334,58 @@ def test_a_project_that_nobody_located_is_reported(retrain: Retraining) -> None:
         retrain.run()
 
 
+@pytest.mark.parametrize(
+    ("heaven", "miou", "reason"),
+    [
+        (Label("Heaven", ("sky",)), 1.0, "no gain"),
+        (Label("Skies"), 1.0, "no gain"),
+        (Label("Heaven"), 0.0, "cannot name Heaven"),
+    ],
+)
+def test_a_renamed_label_is_held_against_the_class_that_it_is_said_to_be(
+    retrain: Retraining,
+    labels: Callable[..., None],
+    make_checkpoint: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    heaven: Label,
+    miou: float,
+    reason: str,
+) -> None:
+    promoted(retrain, make_checkpoint, "sky")
+    trained: list[ClassMapping] = []
+
+    def train(*_: Any, mapping: ClassMapping, **__: Any) -> Checkpoint:
+        trained.append(mapping)
+        return make_checkpoint(("Boat", heaven.value), heaven.value)
+
+    monkeypatch.setattr(retraining, "train_by_folds", train)
+    labels(2, 6, [Label("Boat", ("water",)), heaven])
+    record = retrain.run()
+    assert trained == [ClassMapping.of([Label("Boat", ("water",)), heaven], CLASSES)]
+    assert record["champion_miou"] == miou
+    assert reason in record["reason"]
+    assert record["new_labels"] == ([] if miou else ["Heaven"])
+    assert record["unused_classes"] == ([] if miou else ["sky"])
+    page = (retrain.store.read_file(PROJECT, record["report"]) or b"").decode()
+    assert ("<td>Heaven" in page.partition("labels that it can&#x27;t name")[2][:40]) == (not miou)
+    assert record["contradicted"] == []
+
+
+def test_a_base_that_only_predicted_values_can_name_serves_and_is_the_parent(
+    with_base: Callable[..., Retraining], labels: Callable[..., None]
+) -> None:
+    retrain = with_base(CLASSES, "sky")
+    labels(2, 0, [Label("Heaven", ("sky",)), Label("Boat")])
+    record = retrain.run()
+    made = retrain.store.get(record["version"])
+    assert (record["champion"], made.card.parent, made.card.classes) == (
+        *[base_version(retrain)] * 2,
+        ("Heaven", "Boat"),
+    )
+    assert record["new_labels"] == ["Boat"]
+    assert not LabelSpace.match(parse(CONFIG), made.card.classes).unmatched_labels
+
+
 def test_pending_is_what_a_retrain_takes(retrain: Retraining, labels: Callable[..., None], signals: Signals) -> None:
     signals.note(PROJECT, 3)
     labels(1, 0)
@@ -375,6 +433,30 @@ def test_the_same_labels_are_learned_again_in_another_way_or_from_another_champi
     assert len(trained) == 3
     longer.run()
     assert len(trained) == 3
+
+
+def test_labels_are_learned_again_where_the_label_config_makes_something_else_of_them(
+    retrain: Retraining, labels: Callable[..., None], trained: list[int], make_checkpoint: Make
+) -> None:
+    sky, water = map(Label, CLASSES)
+    old = retrain.store.put(make_checkpoint((*CLASSES, "storm"), "water"))
+    retrain.store.promote(PROJECT, old, "test", "test", {})
+    labels(2, 6, [sky, water])
+    assert retrain.run()["stage"] == "refused"  # so the champion is still the one whose classes it is about
+    for config, trainings in (
+        ([water, sky], 1),
+        ([replace(sky, predicted_values=("nebula",)), water], 1),
+        ([replace(sky, predicted_values=("water",)), water], 1),  # which is a label's own
+        ([replace(sky, predicted_values=("storm",)), water], 2),
+        ([sky, water], 3),
+    ):
+        labels(2, 6, config)
+        retrain.run()
+        assert (len(trained), champion(retrain)) == (trainings, old), config
+    version = retrain.store.runs(PROJECT)[-1]["version"]
+    retrain.store.promote(PROJECT, version, "test", "promoted", {})
+    labels(2, 6, [replace(sky, predicted_values=("storm",)), water])
+    assert retrain.run()["stage"] == "unchanged"
 
 
 def test_what_was_promoted_and_rolled_back_is_not_made_again(

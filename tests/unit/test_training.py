@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import torch
 
 from toy import CLASSES, painting
 from underpaint.checkpoints import Checkpoint
+from underpaint.labelstudio.class_mapping import ClassMapping
+from underpaint.labelstudio.label_config import Label
 from underpaint.segmenter import channels
 from underpaint.segmenter.architecture import Architecture, ArchitectureError, build
 from underpaint.segmenter.encoder_weights import EncoderWeightsError, load_imagenet
@@ -15,6 +18,7 @@ from underpaint.settings import get_settings
 from underpaint_workers import training
 from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
+from underpaint_workers.strategies import Strategy
 from underpaint_workers.training import Progress, TrainSettings, train
 
 QUICK = TrainSettings(strategy="all", epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
@@ -76,6 +80,24 @@ def test_the_head_is_cut_anew_for_other_classes(parent: Checkpoint) -> None:
         assert new[name].shape[0] == 3
         assert torch.equal(new[name][0], old[name][1])
         assert torch.equal(new[name][2], old[name][0])
+    assert all(torch.equal(new[name], old[name]) for name in old if not name.startswith("segmentation_head"))
+
+
+@pytest.mark.parametrize("strategy", ["head", "extra"])
+def test_a_mapping_says_which_weights_a_class_starts_from(parent: Checkpoint, strategy: Strategy) -> None:
+    labels = (Label("Boat"), Label("Heaven", ("sky",)), Label("All", ("sky", "sea")))
+    mapping = ClassMapping.of(labels, CLASSES)
+    image, class_map = painting(2)
+    still = replace(QUICK, lr=0.0, strategy=strategy)
+    classes = [label.value for label in labels]
+    child = train([(image, np.zeros_like(class_map))], classes, parent, still, mapping=mapping)
+    old, new = parent.module().state_dict(), child.module().state_dict()
+    weight, bias = "segmentation_head.0.weight", "segmentation_head.0.bias"
+    same = torch.equal if strategy == "head" else torch.allclose
+    for name, more in ((weight, 0.0), (bias, math.log(2))):
+        assert same(new[name][1], old[name][0])
+        assert torch.allclose(new[name][2], (old[name][0] + old[name][1]) / 2 + more)
+        assert not torch.allclose(new[name][0], old[name][0])
     assert all(torch.equal(new[name], old[name]) for name in old if not name.startswith("segmentation_head"))
 
 

@@ -70,6 +70,9 @@ class RunReport:
             "snapshot": self.outcome.taken.fingerprint,
             "paintings": f"{record['training']} to learn from, {record['validation']} to validate on",
         }
+        if record.get("champion"):
+            facts["labels that it can't name"] = ", ".join(record.get("new_labels", ())) or "none"
+            facts["classes of it that are no label"] = ", ".join(record.get("unused_classes", ())) or "none"
         if decision.gain is not None:
             facts["gain of mIoU"] = f"{decision.gain:+.3f}"
         if decision.interval:

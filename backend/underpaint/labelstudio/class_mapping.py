@@ -94,9 +94,10 @@ class ClassMapping:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits that change with which classes are, or are to become, which label."""
-        facts = repr((self.classes, [label.value for label in self.labels], self.owners, self.sources))
-        return hashlib.sha256(facts.encode()).hexdigest()[:12]
+        """12 hex digits that change with which classes are, or are to become, which label; not with the labels' order."""
+        uses = zip(self.labels, self.class_ids, self.sources, strict=True)
+        facts = self.classes, sorted((label.value, sorted(own), start) for label, own, start in uses)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
     @cached_property
     def _claims(self) -> tuple[dict[int, tuple[_Claim, int]], ...]:
