@@ -244,7 +244,7 @@ def test_what_cannot_be_read_is_named_and_costs_nothing_else(
     )["task_ids"]
     soft, soft_mask = stroke()
     garbled = region("brush", "Sky", format="rle", rle=[1, 2, 3]) | {"id": "garbled"}
-    unknown = upper_half("Tree") | {"id": "unknown", "from_name": "another"}
+    unknown = upper_half("Lantern")
     resized = upper_half("Tree", (HEIGHT + 1, WIDTH)) | {"id": "resized"}
     client.create_annotation(mixed, [garbled, unknown, soft, resized])
     for task_id in (good, no_image, gone, elsewhere):
@@ -258,7 +258,7 @@ def test_what_cannot_be_read_is_named_and_costs_nothing_else(
         assert np.array_equal(load(taken, task_id)[1], expected)
     named = [
         (mixed, "Region garbled is left out"),
-        (mixed, "Region unknown is left out"),
+        (mixed, "Regions labelled 'Lantern' are left out"),
         (mixed, "Region resized is left out"),
         (no_image, "not an image"),
         (gone, "gone.png"),

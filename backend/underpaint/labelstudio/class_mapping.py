@@ -94,7 +94,7 @@ class ClassMapping:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits that change with which classes are, or are to become, which label; not with the labels' order."""
+        """12 hex digits that change with which classes are which label, or start it; not with the labels' order."""
         uses = zip(self.labels, self.class_ids, self.sources, strict=True)
         facts = self.classes, sorted((label.value, sorted(own), start) for label, own, start in uses)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
