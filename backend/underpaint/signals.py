@@ -69,6 +69,14 @@ redis.call('SREM', KEYS[1], ARGV[1])
 return found
 """
 
+# A job that runs while Redis is wiped still writes what it does under its id, and that would keep the id taken for ever
+# should the job be killed. Only what was queued has a date.
+_DROP_REMNANT = """
+if redis.call('HEXISTS', KEYS[1], 'created_at') == 0 then
+    redis.call('DEL', KEYS[1])
+end
+"""
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -210,6 +218,7 @@ class Signals:
     def _enqueue_once(
         self, function: str, identifier: str, kwargs: dict[str, Any], timeout: float, what: str, **options: Any
     ) -> bool:
+        self.redis.eval(_DROP_REMNANT, 1, Job.key_for(identifier))
         try:
             self.queue.enqueue_call(
                 function,

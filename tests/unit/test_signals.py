@@ -92,6 +92,17 @@ def test_a_failed_retrain_is_tried_again_at_once_only_when_a_person_asks(signals
     assert not signals.enqueue_retrain(PROJECT, timeout=60, again=True)
 
 
+def test_a_job_that_was_killed_after_redis_was_wiped_does_not_keep_its_place(signals: Signals) -> None:
+    assert signals.enqueue_retrain(PROJECT, timeout=60)
+    job = signals.queue.jobs[0]
+    signals.redis.flushall()
+    job.meta["stage"] = "train"
+    job.save_meta()  # type: ignore[no-untyped-call]
+    assert signals.enqueue_retrain(PROJECT, timeout=60)
+    assert signals.queue.job_ids == [job_id(PROJECT)]
+    assert not signals.enqueue_retrain(PROJECT, timeout=60)
+
+
 def test_a_state_of_a_job(signals: Signals) -> None:
     assert signals.job("unheard-of") is None
     signals.enqueue_retrain(PROJECT, timeout=60)
