@@ -8,11 +8,12 @@ HOST := 127.0.0.1
 PORT := 9090
 
 DATASETS := ../shared/data
+MINUTES := 120
 
 # A migrated, empty database, which takes a minute to make; every Label Studio of the tests and the demo copies it.
 TEMPLATE := build/label-studio-template-1.23.2
 
-.PHONY: demo up test unit lint base bench bench-learning install clean
+.PHONY: demo up test unit lint base bench bench-learning soak install clean
 
 demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studio of its own (ONCE=1: then stop; DATA=folder)
 	$(VENV)/bin/python -m underpaint_workers.demo --label-studio $(LABEL_STUDIO) $(if $(DATA),--data "$(DATA)") $(if $(ONCE),--once)
@@ -39,6 +40,9 @@ bench: $(VENV)/.dev ## how fast paintings are predicted, into build/serving.json
 
 bench-learning: $(VENV)/.dev ## how well few labels are learned from, into build/learning.json (DATASETS=folder with monet)
 	$(VENV)/bin/python tests/bench/learning.py --data "$(DATASETS)/monet"
+
+soak: $(VENV)/.dev $(LABEL_STUDIO_VENV)/.installed ## hours of everything at once, kills included, into build/soak.json (MINUTES=5)
+	PYTHONPATH=tests $(VENV)/bin/python -m soak --label-studio $(LABEL_STUDIO) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 install: $(VENV)/.installed ## the environment in .venv
 

@@ -60,9 +60,9 @@ class Underpaint:
     def worker(self, *wrapper: str, **overrides: object) -> AbstractContextManager[Program]:
         return self._run([*wrapper, *UNDERPAINT, "work"], overrides)
 
-    def backend(self) -> AbstractContextManager[Program]:
-        """A backend at ``url``, which may not answer yet."""
-        return self._run([*UNDERPAINT, "serve", "--port", self.url.rpartition(":")[2]], {})
+    def backend(self, url: str = "") -> AbstractContextManager[Program]:
+        """A backend at ``url``, by default the one that this has; it may not answer yet."""
+        return self._run([*UNDERPAINT, "serve", "--port", (url or self.url).rpartition(":")[2]], {})
 
     def post(self, path: str, body: dict[str, Any]) -> None:
         httpx.post(f"{self.url}{path}", json=body, timeout=30.0, trust_env=False).raise_for_status()
