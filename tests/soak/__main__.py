@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from soak.actor import Actor
 from soak.audit import audit
@@ -58,7 +59,7 @@ def main() -> int:
     return 0 if all(check["met"] for check in result["checks"]) else 1
 
 
-def soak(folder: Path, label_studio: Path, minutes: float, seed: int, journal: Journal) -> dict[str, object]:
+def soak(folder: Path, label_studio: Path, minutes: float, seed: int, journal: Journal) -> dict[str, Any]:
     """Run it all, and what came of it."""
     write_dataset(folder / "scenes", SCENES, seed, SIZE)
     paintings, outages = Dataset.open(folder / "scenes"), Outages()

@@ -29,6 +29,7 @@ from underpaint_workers.manifest import Manifest
 # A backend's caches and the allocator's arenas fill for longer than a short run; a leak would go on.
 MEMORY_SHARE, MEMORY_MIB = 0.15, 40.0
 FILES, THREADS = 6, 8
+LATE_SHARE = 0.001
 _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -46,6 +47,7 @@ def audit(
     checks = [
         _check("labels in Label Studio = in the last snapshot", _labels(house, unsettled), "equal"),
         _check("requests failed", ledger.failed, "0"),
+        _late(ledger),
         _check("what people wanted and didn't get", [each for actor in actors for each in actor.broken], "0"),
         _check("retrains doubled", _doubled(house), "0"),
         _check("retrains that ended in no known way", _unknown(house, saboteur), "0"),
@@ -74,6 +76,18 @@ def audit(
 def _check(name: str, problems: Iterable[str], wanted: str) -> Check:
     problems = tuple(problems)
     return Check(name, wanted if not problems else str(len(problems)), wanted, problems)
+
+
+def _late(ledger: Ledger) -> Check:
+    """Label Studio asks again, or a look for labels makes up for it: a busy machine may be late now and then."""
+    late, most = ledger.late, LATE_SHARE * ledger.count
+    wanted = f"≤ {LATE_SHARE:.1%}"
+    return Check(
+        "answers later than Label Studio waits",
+        f"{len(late)} of {ledger.count}",
+        wanted,
+        tuple(late) if len(late) > most else (),
+    )
 
 
 def _each(house: House, look: Callable[[Place], list[str]]) -> list[str]:

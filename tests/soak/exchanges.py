@@ -40,14 +40,17 @@ class Exchange:
         return self.ended - self.began
 
     def fault(self) -> str:
-        """Why Label Studio could make no use of the answer, or would have hung up before; empty if it is good."""
+        """Why Label Studio could make no use of the answer; empty if it is good."""
         if self.status is None:
             return f"no answer ({self.answer.decode(errors='replace')})"
         if not 200 <= self.status < 300:
             return f"{self.status}: {self.answer[:300].decode(errors='replace')}"
-        if self.seconds > (limit := LIMITS.get(self.kind, 10.0)):
-            return f"took {self.seconds:.2f} s, and Label Studio waits {limit:g} s"
         return _fault_of_prediction(self.request, self.answer) if self.kind == "/predict" else ""
+
+    @property
+    def late(self) -> bool:
+        """Whether Label Studio had hung up by then: asked for /health, it tries again; told by webhook, it forgets."""
+        return self.seconds > LIMITS.get(self.kind, 10.0)
 
     def excused(self, outages: Outages) -> bool:
         """Whether what it needed was down on purpose: the backend gave no answer, or said that Redis is away."""
@@ -90,6 +93,8 @@ class Ledger:
         """Slots that were filled."""
         self.excused: Counter[str] = Counter()
         self.failed: list[str] = []
+        self.late: list[str] = []
+        """Good answers that came later than Label Studio waits for them."""
 
     def enter(self, exchange: Exchange) -> None:
         fault = exchange.fault()
@@ -97,6 +102,8 @@ class Ledger:
         with self._lock:
             self._seconds[exchange.kind].append(exchange.seconds)
             if not fault:
+                if exchange.late:
+                    self.late.append(f"{what} took {exchange.seconds:.2f} s")
                 self.predictions += len(_tasks(exchange.request)) if exchange.kind == "/predict" else 0
                 return
             if excused := exchange.excused(self._outages):
@@ -104,6 +111,12 @@ class Ledger:
             else:
                 self.failed.append(f"{what}: {fault}")
         self._journal.say("request", f"{'excused' if excused else 'FAILED'}: {what}: {fault}")
+
+    @property
+    def count(self) -> int:
+        """How many requests there were."""
+        with self._lock:
+            return sum(map(len, self._seconds.values()))
 
     def summary(self) -> dict[str, dict[str, float]]:
         """By kind: count, excused, and milliseconds of the median, the 99th of 100 and the slowest."""

@@ -4,12 +4,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from soak.actor import Act, Actor
 from soak.house import House, Part
 from soak.journal import Journal
 
-JOB_SECONDS = 20.0  # longest to wait for a job to kill
+JOB_SECONDS = 20.0  # longest to wait for a job to kill, and longest to let it live
 FULL = ("bash", "-c", 'ulimit -f 1000; exec "$@"', "worker")
 """Files of a megabyte at most: for a worker's records there is room, for a checkpoint there isn't."""
 
@@ -22,7 +23,7 @@ class Saboteur(Actor):
     """
 
     name = "saboteur"
-    rest = (5.0, 20.0)
+    rest = (3.0, 12.0)
 
     def __init__(self, house: House, journal: Journal, seed: str) -> None:
         super().__init__(house, journal, seed)
@@ -54,12 +55,15 @@ class Saboteur(Actor):
         return self._again(self.backend, signal.SIGKILL)
 
     def kills_a_job(self) -> object:
+        """At any moment of its life: one that has just begun is given a while."""
         for _ in range(int(10 * JOB_SECONDS)):
-            for part in self.random.sample(self.house.workers, 2):
-                for job in part.jobs:
-                    self.kills["job"] += 1
+            if found := [(part.name, job) for part in self.house.workers for job in part.jobs]:
+                name, job = self.random.choice(found)
+                self._wait(self.random.uniform(0, JOB_SECONDS))
+                with suppress(ProcessLookupError):
                     os.kill(job, signal.SIGKILL)
-                    return part.name, job
+                    self.kills["job"] += 1
+                    return name, job
             if self.stopping.wait(0.1):
                 break
         return "there was none"
