@@ -1,5 +1,6 @@
 """The books are closed: what is in Label Studio, store, Redis and on the machine, held against what must be."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -188,6 +189,7 @@ def _figures(house: House, ledger: Ledger, journal: Journal, watch: Watch, grown
         "actions": dict(sorted(journal.counts.items())),
         "requests": ledger.summary(),
         "predictions": ledger.predictions,
+        "load": os.getloadavg()[2] / (os.cpu_count() or 1),
         "labels": {str(place.id): len(learned(house, place)) for place in house.places},
         "runs": dict(Counter(f"{run['status']}, {run.get('stage')}" for run in runs)),
         "run_errors": dict(Counter(str(run["error"])[:80] for run in runs if "error" in run)),

@@ -40,6 +40,7 @@ def report(result: Mapping[str, Any]) -> str:
     lines += _table(
         ("figure", ""),
         [
+            ("processes a core that want it, last 15 minutes", f"{result['load']:.1f}"),
             ("tasks predicted", result["predictions"]),
             ("labels at the end, by project", result["labels"]),
             ("a retrain, median", "none" if median is None else f"{median:.0f} s"),

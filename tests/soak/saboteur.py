@@ -57,13 +57,15 @@ class Saboteur(Actor):
     def kills_a_job(self) -> object:
         """At any moment of its life: one that has just begun is given a while."""
         for _ in range(int(10 * JOB_SECONDS)):
-            if found := [(part.name, job) for part in self.house.workers for job in part.jobs]:
-                name, job = self.random.choice(found)
+            if running := [(part, job) for part in self.house.workers for job in part.jobs]:
+                part, job = self.random.choice(running)
                 self._wait(self.random.uniform(0, JOB_SECONDS))
+                if job not in part.jobs:
+                    continue  # it has ended
                 with suppress(ProcessLookupError):
                     os.kill(job, signal.SIGKILL)
                     self.kills["job"] += 1
-                    return name, job
+                    return part.name, job
             if self.stopping.wait(0.1):
                 break
         return "there was none"
