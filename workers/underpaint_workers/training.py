@@ -325,7 +325,8 @@ def _optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimi
     encoder = [value for name, value in learning if name.startswith("encoder.")]
     others = [value for name, value in learning if not name.startswith("encoder.")]
     groups = [{"params": encoder, "peak": settings.lr * settings.encoder_rate}, {"params": others, "peak": settings.lr}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, weight_decay=WEIGHT_DECAY)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _rate(done: float) -> float:

@@ -39,9 +39,10 @@ class _Projection(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         size = features[0].shape[-2:]
-        maps = [_grow(project(each), size) for project, each in zip(self.projections, features, strict=True)]
-        context = self.context(features[-1].mean(dim=(2, 3)))[:, :, None, None]
-        return functional.relu(self.norm(torch.stack(maps).sum(0) + context))
+        hidden = self.context(features[-1].mean(dim=(2, 3)))[:, :, None, None]
+        for project, each in zip(self.projections, features, strict=True):
+            hidden = hidden + _grow(project(each), size)
+        return functional.relu(self.norm(hidden))
 
 
 class Hypercolumn(nn.Module):
