@@ -4,7 +4,6 @@ Two rows for each painting: as it is and varied, then the same under the colours
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from underpaint_workers.augmentation import SCALES, Augmentation, shrink
 from underpaint_workers.dataset import Dataset
-from underpaint_workers.mixing import classmix, paste_things
+from underpaint_workers.mixing import classmix
 from underpaint_workers.overlay import as_rgb, overlay
 
 
@@ -26,11 +25,10 @@ def sheet(
     generator: np.random.Generator,
     *,
     mixed: bool = False,
-    things: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
     """Some paintings of a data set and their variations, RGB uint8 (2·paintings·size, (1 + variations)·size, 3).
 
-    Each variation takes over `things`, and half of the classes if `mixed`, from that of the next painting below.
+    If `mixed`, each variation takes over half of the classes from that of the next painting below.
     """
     names = generator.permutation(data.names)[:paintings].tolist()
     items = [shrink(data.load(name), round(SCALES[1] * size)) for name in names]
@@ -38,9 +36,6 @@ def sheet(
     columns: list[NDArray[np.uint8]] = []
     for vary in [Augmentation.off(size)] + [Augmentation(size)] * variations:
         images, class_maps = map(torch.stack, zip(*(vary(*item, generator) for item in tensors), strict=True))
-        if columns and things:
-            ids = [data.classes.index(name) for name in things]
-            images, class_maps = paste_things(images, class_maps, ids, generator)
         if columns and mixed:
             images, class_maps = classmix(images, class_maps, generator)
         pictures = [as_rgb(image.permute(1, 2, 0).numpy()) for image in images]
@@ -59,7 +54,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="of one varied painting, in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classmix", action="store_true", help="paste half of the next painting's classes")
-    parser.add_argument("--things", nargs="*", default=[], metavar="CLASS", help="paste the next painting's things")
     arguments = parser.parse_args()
     pictures = sheet(
         Dataset.open(arguments.data),
@@ -68,7 +62,6 @@ def main() -> None:
         arguments.size,
         np.random.default_rng(arguments.seed),
         mixed=arguments.classmix,
-        things=arguments.things,
     )
     Image.fromarray(pictures).save(arguments.out)
 
