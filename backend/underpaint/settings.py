@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     train_strategy: Literal["auto", "final", "extra", "head", "stage4", "all"] = Field(
         "auto", description="How much of the net a retrain changes; `auto` chooses by the labels."
     )
-    train_epochs: int = Field(140, ge=1, description="Passes over the training paintings in one retrain.")
-    train_min_steps: int = Field(400, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
+    train_epochs: int = Field(70, ge=1, description="Passes over the training paintings in one retrain.")
+    train_min_steps: int = Field(250, ge=0, description="Fewest steps of one retrain, however few the paintings are.")
     train_minutes: float = Field(20.0, gt=0, description="Longest time one retrain may train.")
     train_folds: int = Field(
         0,

@@ -1,8 +1,10 @@
 """How well paintings are learned from few labels: ``python tests/bench/learning.py`` or ``make bench-learning``.
 
 Trains from ImageNet weights on 5, 10, 20 and 40 paintings with each strategy and seed, each run on one core with
-the default settings, and measures on 20 paintings that no run sees. Appends to ``build/learning.json`` after each run
-and goes on where it stopped, but never beside runs of other settings; then draws the chart.
+the default settings but for the time, which is not bounded, and measures on 20 paintings that no run sees. Minutes are
+those that the core worked for the run, so that other work on the machine hardly counts. Appends to
+``build/learning.json`` after each run and goes on where it stopped, but never beside runs of other settings; then draws
+the chart.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import hashlib
 import json
 import os
 import statistics
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "monet"
 COUNTS = (5, 10, 20, 40)
 STRATEGIES = ("final", "head", "stage4", "all")  # `extra` needs a parent that has classes
+UNBOUNDED = 1e6  # minutes
 AUTO = "auto"  # is one of them, and so a copy of its runs
 
 Result = dict[str, Any]
@@ -37,8 +41,10 @@ def run(data: Path, n: int, strategy: str, seed: int) -> Result:
     torch.set_num_threads(1)
     paintings, unseen = Dataset.open(data / "train"), Dataset.open(data / "val")
     drawn = np.random.default_rng(seed).permutation(len(paintings.names))[:n]
-    settings = TrainSettings(strategy=strategy, seed=seed, device="cpu")  # type: ignore[arg-type]
+    settings = TrainSettings(strategy=strategy, seed=seed, device="cpu", minutes=UNBOUNDED)  # type: ignore[arg-type]
+    started = time.process_time()
     checkpoint = train([paintings.load(paintings.names[i]) for i in drawn], paintings.classes, None, settings)
+    seconds = time.process_time() - started
     metrics = evaluate(Segmenter(checkpoint), map(unseen.load, unseen.names), unseen.classes)
     return {
         "n": n,
@@ -46,7 +52,7 @@ def run(data: Path, n: int, strategy: str, seed: int) -> Result:
         "seed": seed,
         "miou": round(metrics.miou, 4),
         "accuracy": round(metrics.accuracy, 4),
-        "minutes": round(checkpoint.card.seconds / 60, 2),
+        "minutes": round(seconds / 60, 2),
         "per_class": {name: score and round(score, 3) for name, score in metrics.per_class.items()},
     }
 
@@ -68,7 +74,7 @@ def chart(results: list[Result], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    titles = {"miou": "mIoU", "accuracy": "pixel accuracy", "minutes": "minutes on one core"}
+    titles = {"miou": "mIoU", "accuracy": "pixel accuracy", "minutes": "minutes of one core"}
     for axes, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         for strategy in (AUTO, *STRATEGIES):
             points = [

@@ -24,6 +24,8 @@ from underpaint_workers.training import TrainSettings, train
 SCENES = 320
 SCENE_SIZE = (288, 352)
 SCENE_EPOCHS = 8
+PAINTING_EPOCHS = 140
+MIN_STEPS = 400
 LICENCES = (
     "Made by the Underpaint project from public-domain paintings by Claude Monet, its own labels and its own painted "
     "scenes; Apache-2.0."
@@ -70,7 +72,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(base.__file__).parent, help="folder of the result")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    made, metrics = make(args.data, args.out, TrainSettings(strategy="all", seed=args.seed, minutes=60))
+    settings = TrainSettings("all", epochs=PAINTING_EPOCHS, min_steps=MIN_STEPS, minutes=60, seed=args.seed)
+    made, metrics = make(args.data, args.out, settings)
     scores = ", ".join(f"{name} {score:.2f}" for name, score in metrics.per_class.items() if score is not None)
     console.print(f"mIoU {metrics.miou:.3f}, pixel accuracy {metrics.accuracy:.3f} ({scores})")
     console.print(f"{made.version} in {args.out}: {len(made.weights) / 1e6:.1f} MB")

@@ -45,9 +45,9 @@ class TrainSettings:
 
     strategy: Strategy | Literal["auto"] = "auto"
     """What learns; ``auto`` lets the labels decide (:func:`~underpaint_workers.strategies.choose`)."""
-    epochs: int = 140
+    epochs: int = 70
     """Passes over the paintings, where the time allows."""
-    min_steps: int = 400
+    min_steps: int = 250
     """Fewest steps, so that a handful of paintings is learned from as well; more passes make them up."""
     minutes: float = 20.0
     """Longest time to train; the schedule fits itself to it."""
