@@ -1,9 +1,10 @@
 """OpenVINO, which runs nets on CPUs in less than half of torch's time."""
 
-import sys
+import logging
+import subprocess
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from threading import Lock
 from typing import Any
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from underpaint.segmenter.aside import compiled_aside, openvino
 from underpaint.segmenter.classifier import Classifier
 from underpaint.segmenter.refinement import refine
 from underpaint.segmenter.runtime import Batch
+
+log = logging.getLogger(__name__)
 
 _STATIC = 16  # models for one size each, which take 30 MB each and a fifth less time than one for all sizes
 _EXAMPLE = (1, 64, 96)
@@ -46,9 +50,10 @@ class OpenVinoRuntime:
         }
         self._classifier: Classifier | None = classifier.eval()
         self._graph = graph
-        self._core = _openvino().Core()
+        self._core = openvino().Core()
         self._models: dict[Any, Any] = {}
         self._compiled: dict[Any, tuple[Any, deque[Any]]] = {}
+        self._exported: dict[Any, bytes] = {}
         self._compiling = Lock()
         self._model(np.dtype(np.uint8))
 
@@ -64,9 +69,20 @@ class OpenVinoRuntime:
         requests.append(request)
         return refined
 
+    def prepare(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        dtype = np.dtype(np.uint8)
+        new = [shape for shape in shapes if (shape, dtype) not in self._compiled][: _STATIC - len(self._compiled)]
+        try:
+            found = compiled_aside(self._model(dtype), new, self._options)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            log.warning("Nets are compiled beside those that serve, which slows these down: %s", error)
+        else:
+            self._exported |= {(shape, dtype): each for shape, each in zip(new, found, strict=True)}
+
     def close(self) -> None:
         self._classifier = None
         self._models.clear()
+        self._exported.clear()
         self._compiled.clear()
 
     def _compile(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, deque[Any]]:
@@ -82,6 +98,8 @@ class OpenVinoRuntime:
         return self._compiled[key]
 
     def _compile_for(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        if (exported := self._exported.pop((shape, dtype), None)) is not None:
+            return self._core.import_model(exported, "CPU", self._options)
         model = self._model(dtype).clone()
         model.reshape(list(shape))
         return self._core.compile_model(model, "CPU", self._options)
@@ -95,14 +113,6 @@ class OpenVinoRuntime:
         return self._models[dtype]
 
 
-def _openvino() -> Any:
-    # It tells a server of its makers about every import and conversion, unless it finds nothing to tell it with.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
-
 def _graph_of(classifier: Classifier, dtype: np.dtype[Any], name: str) -> Any:
     """The graph `name`, whose inputs are images of `dtype` and then all weights: OpenVINO's model of `classifier`."""
     with _converting:
@@ -114,20 +124,19 @@ def _graph_of(classifier: Classifier, dtype: np.dtype[Any], name: str) -> Any:
                 warnings.simplefilter("ignore")
                 # Nothing is drawn at random in evaluation, so a second look would only take time.
                 traced = torch.jit.trace(_functional(classifier), example, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
-            _graphs[name, dtype] = _openvino().convert_model(traced, example_input=example)
+            _graphs[name, dtype] = openvino().convert_model(traced, example_input=example)
         return _graphs[name, dtype]
 
 
 def _with_weights(graph: Any, classifier: Classifier) -> Any:
     """`graph` with the weights of `classifier` in it, which its only input is the images of."""
-    openvino = _openvino()
     model = graph.clone()
     images, *parameters = model.get_parameters()
     for parameter, weight in zip(parameters, _weights(classifier).values(), strict=True):
-        constant = openvino.op.Constant(weight.numpy())
+        constant = openvino().op.Constant(weight.numpy())
         for target in parameter.output(0).get_target_inputs():
             target.replace_source_output(constant.output(0))
-    return openvino.Model(model.get_results(), [images], "classifier")
+    return openvino().Model(model.get_results(), [images], "classifier")
 
 
 def _weights(classifier: Classifier) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What runs a classifier on a device: torch in several precisions, as it is, compiled or as CUDA graphs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Protocol
 
@@ -27,6 +27,10 @@ class Runtime(Protocol):
 
     def __call__(self, images: Batch) -> Tensor:
         """Refined probabilities float32 (N, classes, h/2, w/2) of `images`, on the runtime's device."""
+        ...
+
+    def prepare(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Make ready for uint8 images of `shapes` (N, h, w, channels), at the expense of nothing else that runs."""
         ...
 
     def close(self) -> None:
@@ -63,6 +67,9 @@ class TorchRuntime:
             return self._run(batch)
         with self._lock:
             return self._run(batch.to(self._device))
+
+    def prepare(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        pass  # one net for all shapes
 
     def close(self) -> None:
         self._classifier = _closed

@@ -1,5 +1,6 @@
 """A checkpoint at work: painting in, class map and confidence out."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -35,6 +36,7 @@ STRIDE = 32  # encoders halve an image five times
 # a dozen of such an image's. The tiles take six to ten times as long, which is little beside what decoding one takes.
 _LARGE = 4096
 _TILES_SHARE = 0.05  # of the tiles in the answer; they see finer, but less: with more, mIoU on enlarged paintings falls
+_BREATHER = 2.0  # pause after a first pass that others must not notice, in times of what it took
 _STRIP_VALUES = 2**24  # probabilities held at natural size at a time: 64 MiB in float32
 _VIEWS: dict[Quality, tuple[tuple[float, bool], ...]] = {
     "fast": ((1.0, False),),
@@ -167,12 +169,20 @@ class Segmenter:
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         return self.segment([self.prepare(image) for image in images], shapes, quality)
 
-    def warm(self, shapes: Iterable[tuple[int, int]] = ()) -> None:
-        """Run a pass for a square and for each of the padded `shapes` (h, w), so that no later image pays for it."""
-        square = self._padded(self._side, self._side)
-        for shape in sorted({square, *shapes}):
+    def warm(self, shapes: Iterable[tuple[int, int]] = (), *, aside: bool = False) -> None:
+        """Run a pass for a square and for each of the padded `shapes` (h, w), so that no later image pays for it.
+
+        With `aside`, it takes longer, and takes less from other segmenters that work meanwhile.
+        """
+        shapes = sorted({self._padded(self._side, self._side), *shapes})
+        if aside:
+            self._runtime.prepare([(1, *shape, self.card.channels) for shape in shapes])
+        for shape in shapes:
+            started = time.monotonic()
             self._runtime(np.zeros((1, *shape, self.card.channels), np.uint8))
             self.shapes.add(shape)
+            if aside:
+                time.sleep(_BREATHER * (time.monotonic() - started))
 
     def check(self) -> None:
         """Look at a picture.

@@ -157,8 +157,9 @@ class Champions:
         try:
             checkpoint = self._base if self._base and self._base.version == version else self._store.get(version)
             segmenter = Segmenter(checkpoint, self._settings.device, runtime=self._settings.runtime)
+            # With shapes to get ready for, there is a champion that serves meanwhile; else somebody waits for this one.
+            segmenter.warm(shapes, aside=bool(shapes))
             segmenter.check()
-            segmenter.warm(sorted(shapes))
         except ValueError as error:
             raise Unusable(f"checkpoint {version} can't be used here: {error}") from error
         log.info("checkpoint %s loaded and warm in %.1f s", version, time.monotonic() - started)
