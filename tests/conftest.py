@@ -1,6 +1,7 @@
 """What many tests need: a real Redis, and checkpoints that are quick to make and easy to foresee."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ for name in [name for name in os.environ if name.startswith("UNDERPAINT_") or na
 import pytest
 import torch
 
+from object_store import ObjectStore
 from underpaint.checkpoints.checkpoint import Card, Checkpoint
 from underpaint.redis_server import RedisServer
 from underpaint.segmenter.architecture import Architecture, build
@@ -47,6 +49,28 @@ def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def signals(settings: Settings) -> Signals:
     return Signals(settings.redis_url, settings.queue)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An S3 that this process and its children can reach."""
+    pytest.importorskip("s3fs", reason="the s3 extra is not installed")
+    with ObjectStore() as store:
+        yield store
+
+
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store, of each kind in turn."""
+    match request.param:
+        case "folder":
+            return str(tmp_path / "a store")
+        case "file":
+            return f"file://{tmp_path}/store"
+        case "memory":
+            return f"memory://{uuid.uuid4().hex}"
+        case _:
+            return f"{request.getfixturevalue('object_store').url}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from rich.console import Console
 from rq import Worker
 
 from underpaint import base
-from underpaint.checkpoints.store import Promotion, Store
+from underpaint.checkpoints.pruning import prune
+from underpaint.checkpoints.store import CARD, Promotion, Store
 from underpaint.jobs import PRELABEL
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.progress import describe, watch_prelabel, watch_retrain
@@ -128,9 +129,15 @@ class Admin:
         console.print(record.get("error") or record.get("reason") or record.get("stage"), highlight=False)
         return record.get("status") == "finished"
 
-    def promotions(self, name: str) -> list[Promotion]:
-        """Every move of a project's champion, oldest first."""
-        return self._store.promotions(self.key(name))
+    def promotions(self, name: str) -> list[tuple[Promotion, bool]]:
+        """Every move of a project's champion, oldest first, and whether its checkpoint is still there."""
+        moves = self._store.promotions(self.key(name))
+        kept = {version for version, files in self._store.checkpoints().items() if CARD in files}
+        return [(move, move.version in kept) for move in moves]
+
+    def prune(self, only_say: bool) -> list[str]:
+        """Remove the checkpoints that the settings don't keep, or ``only_say`` which; returns their versions."""
+        return prune(self._store, self._settings.keep_checkpoints, self._settings.keep_days, only_say=only_say)
 
     def rollback(self, project: str, version: str | None) -> Promotion:
         """Make ``version``, which may be the base's, or else the champion before this one, the champion."""

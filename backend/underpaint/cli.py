@@ -89,13 +89,22 @@ def retrain(
 @app.command()
 def checkpoints(project: Project) -> None:
     """List a project's promotions, the oldest first; the last is what it serves."""
-    table = Table(*map(_whole, ("version", "promoted", "by")), "why", _whole("mIoU"))
-    for move in Admin(get_settings()).promotions(project):
-        miou = move.metrics.get("miou")
-        table.add_row(
-            move.version, _minute(move.when), move.who, Text(move.why), "–" if miou is None else f"{miou:.3f}"
-        )
+    table = Table(*map(_whole, ("version", "kept", "promoted", "by")), "why", _whole("mIoU"))
+    for move, kept in Admin(get_settings()).promotions(project):
+        miou = "–" if move.metrics.get("miou") is None else f"{move.metrics['miou']:.3f}"
+        table.add_row(move.version, "yes" if kept else "no", _minute(move.when), move.who, Text(move.why), miou)
     console.print(table)
+
+
+@app.command("prune")
+def prune_checkpoints(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which they are.")] = False,
+) -> None:
+    """Remove old checkpoints that the settings don't keep, of all projects; each retrain does it too."""
+    pruned = Admin(get_settings()).prune(dry_run)
+    for version in pruned:
+        typer.echo(version)
+    complaints.print(f"{len(pruned)} checkpoints {'would be' if dry_run else 'were'} removed")
 
 
 @app.command()

@@ -76,6 +76,17 @@ class Settings(BaseSettings):
     unlabelled_is_background: bool = Field(
         False, description="Pixels without a label become a class `background` instead of being ignored."
     )
+    keep_checkpoints: int = Field(
+        20,
+        ge=0,
+        description="Checkpoints that stay of those that a project served, the latest ones: `underpaint rollback` goes "
+        "back to these. 0 keeps all.",
+    )
+    keep_days: float = Field(
+        7.0,
+        ge=1,
+        description="Days that any other checkpoint stays, so that a challenger that was refused can be promoted.",
+    )
     train_strategy: Literal["auto", "final", "extra", "head", "stage4", "all"] = Field(
         "auto", description="How much of the net a retrain changes; `auto` chooses by the labels."
     )

@@ -1,5 +1,6 @@
 """What the ``underpaint`` command says, on a real store and a real Redis, and when one of them is missing."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,23 @@ def test_rollback_goes_to_a_named_checkpoint_without_redis_too(
     champion = store.champion(PROJECT)
     assert champion is not None
     assert champion.version == promoted[0]
+
+
+def test_what_was_pruned_is_shown_as_gone_and_can_not_be_served(
+    underpaint: Command, wide: None, store: Store, promoted: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = promoted
+    monkeypatch.setenv("UNDERPAINT_KEEP_CHECKPOINTS", "1")
+    for path in Path(store.url, "checkpoints").glob("*/*"):
+        os.utime(path, (1e9, 1e9))
+    for arguments, what in ((("--dry-run",), "would be"), ((), "were")):
+        status, said = underpaint("prune", *arguments)
+        assert (status, said.split()) == (0, [first, "1", "checkpoints", *what.split(), "removed"])
+    shown = [line.split("│")[1:3] for line in underpaint("checkpoints", "3")[1].splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in shown] == [[first, "no"], [second, "yes"]]
+    for arguments in ((), (first,)):
+        assert_one_line(underpaint("rollback", "3", *arguments), f"{first} was pruned", "UNDERPAINT_KEEP_CHECKPOINTS")
+    assert len(store.promotions(PROJECT)) == 2
 
 
 def test_rollback_with_nothing_to_go_back_to(underpaint: Command, store: Store, sky: str) -> None:

@@ -4,6 +4,7 @@ Where its labels come from is tested with a real Label Studio, end to end.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -467,6 +468,55 @@ def test_what_was_promoted_and_rolled_back_is_not_made_again(
     retrain.run()
     retrain.store.promote(PROJECT, old, "test", "rolled back", {})
     assert retrain.run()["stage"] == "unchanged"
+
+
+def test_after_a_rollback_the_next_challenger_starts_from_what_serves_then(
+    retrain: Retraining, labels: Callable[..., None], make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents: list[str] = []
+
+    def train(_: Any, __: Any, parent: Checkpoint, *___: Any, **____: Any) -> Checkpoint:
+        parents.append(parent.version)
+        return make_checkpoint(CLASSES, "water", image_size=64 + 32 * len(parents))
+
+    monkeypatch.setattr(retraining, "train_by_folds", train)
+    old = promoted(retrain, make_checkpoint, "sky")
+    for number, goes_back in enumerate((False, True, False)):
+        labels(2 + number, 0)
+        made = retrain.run()["version"]
+        if goes_back:
+            retrain.store.promote(PROJECT, old, "test", "rolled back", {})
+    first = retrain.store.promotions(PROJECT)[1].version
+    assert parents == [old, first, old]
+    assert champion(retrain) == made
+
+
+def test_a_retrain_prunes_what_no_project_needs_any_more_and_a_store_that_refuses_costs_nothing(
+    retrain: Retraining,
+    labels: Callable[..., None],
+    trained: list[int],
+    make_checkpoint: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    retrain = replace(retrain, settings=retrain.settings.model_copy(update={"keep_checkpoints": 1}))
+    old = promoted(retrain, make_checkpoint, "sky")
+    labels(2, 0)
+    retrain.run()
+    for path in Path(retrain.store.url, "checkpoints").glob("*/*"):
+        os.utime(path, (1e9, 1e9))
+
+    def refuse(_: str) -> None:
+        raise StoreError("the store is read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain.store, "doom", refuse)
+        assert retrain.run()["stage"] == "unchanged"
+    assert "not pruned: the store is read-only" in caplog.text
+    retrain.store.get(old)
+    retrain.run()
+    assert set(retrain.store.checkpoints()[old]) == {"pruned.json"}
+    retrain.store.get(champion(retrain))
 
 
 def test_a_cancelled_retrain_says_so_and_its_labels_ask_for_no_other(

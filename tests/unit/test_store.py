@@ -3,13 +3,12 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from object_store import ObjectStore
 from underpaint.checkpoints import Card, Checkpoint, Promotion, Store, StoreError
 
 CARD = Card(
@@ -22,40 +21,6 @@ CARD = Card(
 )
 FIRST = Checkpoint(CARD, b"the first weights")
 SECOND = Checkpoint(replace(CARD, parent=FIRST.version), b"the second weights")
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """A bucket under a name of its own: moto runs in this process, and all its servers here share their buckets."""
-    pytest.importorskip("s3fs", reason="the s3 extra is not installed")
-    import fsspec
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        name = f"store-{uuid.uuid4().hex}"
-        fsspec.filesystem("s3").mkdir(name)
-        yield f"s3://{name}"
-    server.stop()
-
-
-@pytest.fixture(params=["folder", "file", "memory", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    match request.param:
-        case "folder":
-            return str(tmp_path / "a store")
-        case "file":
-            return f"file://{tmp_path}/store"
-        case "memory":
-            return f"memory://{uuid.uuid4().hex}"
-        case _:
-            return f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
 
 
 def test_what_is_put_comes_back(url: str) -> None:
@@ -227,9 +192,9 @@ def test_check_says_what_to_do_where_it_cannot_write(tmp_path: Path) -> None:
         Store(str(tmp_path / "file" / "store")).check()
 
 
-def test_check_says_what_to_do_where_the_bucket_is_missing(bucket: str) -> None:
+def test_check_says_what_to_do_where_the_bucket_is_missing(object_store: ObjectStore) -> None:
     with pytest.raises(StoreError, match=r"cannot be used .*bucket"):
-        Store(f"{bucket}-missing/store").check()
+        Store(f"{object_store.url}-missing/store").check()
 
 
 def test_check_leaves_nothing_behind(tmp_path: Path) -> None:

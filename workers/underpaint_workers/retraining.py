@@ -10,7 +10,8 @@ import redis
 
 from underpaint import base
 from underpaint.checkpoints.checkpoint import Checkpoint
-from underpaint.checkpoints.store import Store
+from underpaint.checkpoints.pruning import prune
+from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint.labelstudio.client import LabelStudio
 from underpaint.labelstudio.label_config import Label
@@ -79,6 +80,7 @@ class Retraining:
             with contextlib.suppress(redis.RedisError):
                 self.signals.give_back(self.project, pending)
             raise
+        self._prune()
         return run.record
 
     def _learn(self, taken: snapshot.Snapshot, label_studio: LabelStudio, run: Run) -> None:
@@ -158,6 +160,16 @@ class Retraining:
         )
         outcome = Outcome(taken, data, serving, learned, before, after, decision, curves)
         run.stage("promoted" if decision.promote else "refused", **self._report(outcome, label_studio, run))
+
+    def _prune(self) -> None:
+        """Remove checkpoints that nobody needs any more, of all projects; what can't be removed now may be later."""
+        try:
+            pruned = prune(self.store, self.settings.keep_checkpoints, self.settings.keep_days)
+        except StoreError as error:
+            log.warning("old checkpoints were not pruned: %s", error)
+        else:
+            if pruned:
+                log.info("pruned, as no project served them lately: %s", ", ".join(pruned))
 
     def _has_learned(self, taken: snapshot.Snapshot) -> bool:
         """Whether these very labels were learned last, in the same way, from what serves or for what serves."""

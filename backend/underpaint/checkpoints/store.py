@@ -4,6 +4,7 @@
 
     checkpoints/<version>/model.safetensors
     checkpoints/<version>/card.json                      written last: a checkpoint without it does not exist
+    checkpoints/<version>/pruned.json                    the card of one whose weights were pruned, or are about to be
     projects/<project>/promotions/<time>-<version>.json  the champion is the one whose name sorts last
     projects/<project>/runs/<run id>.json, .html         what a retrain came to, and its report
     projects/<project>/snapshots/<fingerprint>.json      the labels that the challenger of that snapshot learned from
@@ -14,30 +15,23 @@
 The log of promotions *is* the champion pointer: one atomic write moves it, and nothing has to be kept in step.
 """
 
-import contextlib
-import json
-import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from underpaint.checkpoints.checkpoint import Card, CardError, Checkpoint
+from underpaint.checkpoints.files import Files
+from underpaint.checkpoints.files import StoreError as StoreError
 
+CARD = "card.json"
+WEIGHTS = "model.safetensors"
+PRUNED = "pruned.json"
 _KEY = re.compile(r"[A-Za-z0-9._-]+")
 _RECORD = re.compile(r"(\d{20})-([0-9a-f]{12})\.json")
-
-
-class StoreError(RuntimeError):
-    """The store cannot be read or written, or holds something broken; the message says what to do."""
+_VERSION = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -53,43 +47,21 @@ class Promotion:
     metrics: dict[str, Any]
 
 
-class Store:
+class Store(Files):
     """Checkpoints and what each project serves. Safe to use from many threads, processes and machines at once."""
 
     def __init__(self, url: str, clock: Callable[[], int] = time.time_ns) -> None:
         """`url` is a folder or an fsspec URL such as ``s3://bucket/underpaint``; `clock` gives nanoseconds."""
-        self.url = url
-        try:
-            # Listings must be fresh: other processes and machines write here too.
-            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise StoreError(
-                f"The store {url} cannot be opened ({error}): set UNDERPAINT_STORE to a folder or an fsspec URL; "
-                "for s3:// install `underpaint[s3]`."
-            ) from error
-        self._root = root.rstrip("/")
+        super().__init__(url)
         self._clock = clock
-
-    def check(self) -> None:
-        """Write, read and remove a small file.
-
-        Raises:
-            StoreError: the store is missing, read-only or out of reach.
-        """
-        path, probe = f"write-check-{uuid.uuid4().hex}", b"Underpaint can write here."
-        self._write(path, probe)
-        with self._reached():
-            written = self._fs.cat_file(f"{self._root}/{path}")
-            self._fs.rm_file(f"{self._root}/{path}")
-        if written != probe:
-            raise StoreError(f"The store {self.url} gave back other bytes than were written: check its disk.")
 
     def put(self, checkpoint: Checkpoint) -> str:
         """Keep `checkpoint` and return its version. One that is there already is left as it is."""
         folder = f"checkpoints/{checkpoint.version}"
-        if self._read(f"{folder}/card.json") is None:
-            self._write(f"{folder}/model.safetensors", checkpoint.weights)
-            self._write(f"{folder}/card.json", checkpoint.card.to_json().encode())
+        if self._read(f"{folder}/{CARD}") is None or self._is_doomed(checkpoint.version):
+            self._write(f"{folder}/{WEIGHTS}", checkpoint.weights)
+            self._write(f"{folder}/{CARD}", checkpoint.card.to_json().encode())
+            self.spare(checkpoint.version)
         return checkpoint.version
 
     def get(self, version: str) -> Checkpoint:
@@ -100,16 +72,15 @@ class Store:
         """
         folder = f"checkpoints/{version}"
         card = self.card(version)
-        weights = self._read(f"{folder}/model.safetensors")
+        weights = self._read(f"{folder}/{WEIGHTS}")
         if weights is None:
             raise StoreError(
-                f"{self.url}/{folder}/model.safetensors is missing: "
-                "restore it from a backup, or promote another version."
+                f"{self.url}/{folder}/{WEIGHTS} is missing: restore it from a backup, or promote another version."
             )
         checkpoint = Checkpoint(card, weights)
         if checkpoint.version != version:
             raise StoreError(
-                f"{self.url}/{folder}/model.safetensors or card.json is corrupt (its content hashes to "
+                f"{self.url}/{folder}/{WEIGHTS} or {CARD} is corrupt (its content hashes to "
                 f"{checkpoint.version}): restore that folder from a backup, or promote another version."
             )
         return checkpoint
@@ -120,9 +91,15 @@ class Store:
         Raises:
             StoreError: there is no such checkpoint, or its card cannot be read.
         """
-        path = f"checkpoints/{_checked(version, 'version')}/card.json"
+        path = f"checkpoints/{_checked(version, 'version')}/{CARD}"
         text = self._read(path)
         if text is None:
+            if self._is_doomed(version):
+                raise StoreError(
+                    f"Checkpoint {version} was pruned, for it was none of the last that its projects served "
+                    "(UNDERPAINT_KEEP_CHECKPOINTS): choose one that `underpaint checkpoints` shows as kept, or restore "
+                    f"{self.url}/checkpoints/{version} from a backup and remove {PRUNED} there."
+                )
             raise StoreError(f"{self.url} has no checkpoint {version}: check the version and UNDERPAINT_STORE.")
         try:
             return Card.from_json(text.decode())
@@ -138,7 +115,7 @@ class Store:
         """Make checkpoint `version` the champion of `project`; going back to an older one is the same move.
 
         Raises:
-            StoreError: there is no such checkpoint.
+            StoreError: there is no such checkpoint, or it is being pruned.
         """
         self.card(version)
         names = self._records(project)
@@ -146,12 +123,52 @@ class Store:
         nanoseconds = max(self._clock(), int(names[-1][:20]) + 1 if names else 0)
         when = datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds")
         promotion = Promotion(version, when, who, why, metrics)
-        self._write_json(f"projects/{project}/promotions/{nanoseconds:020d}-{version}.json", asdict(promotion))
+        path = f"projects/{project}/promotions/{nanoseconds:020d}-{version}.json"
+        self._write_json(path, asdict(promotion))
+        if self._is_doomed(version):  # who prunes looks at the promotions only after this mark, so one of both sees it
+            self._remove(path)
+            raise StoreError(
+                f"Checkpoint {version} is being pruned by another process: choose another one, or, if `underpaint "
+                "checkpoints` shows it as kept, try again in an hour."
+            )
         return promotion
 
     def promotions(self, project: str) -> list[Promotion]:
         """Every move of `project`'s champion, oldest first."""
         return [self._promotion(project, name) for name in self._records(project)]
+
+    def served(self, project: str) -> list[str]:
+        """The checkpoints that were `project`'s champion, each once, the one that is it now first."""
+        return list(dict.fromkeys(name[21:33] for name in reversed(self._records(project))))
+
+    def checkpoints(self) -> dict[str, dict[str, float]]:
+        """By version, the files that are there of a checkpoint, and when each was written (Unix seconds)."""
+        found: dict[str, dict[str, float]] = {}
+        for path, when in self._written("checkpoints").items():
+            version, _, name = path.partition("/")
+            if _VERSION.fullmatch(version):
+                found.setdefault(version, {})[name] = when
+        return found
+
+    def doom(self, version: str) -> None:
+        """Say that checkpoint `version` is about to be pruned: from now on, nobody can promote it."""
+        if (card := self._read(f"checkpoints/{version}/{CARD}")) is not None:
+            self._write(f"checkpoints/{version}/{PRUNED}", card)
+
+    def spare(self, version: str) -> None:
+        """Take `doom` back."""
+        self._remove(f"checkpoints/{version}/{PRUNED}")
+
+    def prune(self, version: str) -> None:
+        """Remove what `doom` was said of. Killed half-way, it leaves no checkpoint that seems to be whole."""
+        folder = f"checkpoints/{version}"
+        self._remove(f"{folder}/{CARD}")
+        for name in self._written(folder):
+            if name != PRUNED:
+                self._remove(f"{folder}/{name}")
+
+    def _is_doomed(self, version: str) -> bool:
+        return self._read(f"checkpoints/{version}/{PRUNED}") is not None
 
     def projects(self) -> list[str]:
         """Keys of all projects that the store knows, sorted."""
@@ -182,13 +199,11 @@ class Store:
 
     def address(self, project: str, name: str) -> str:
         """Where a person finds what `write_file` kept under `name`: a path, or a URL where the store is no folder."""
-        path = f"{self._root}/{_file(project, name)}"
-        return str(Path(path).resolve()) if isinstance(self._fs, LocalFileSystem) else self._fs.unstrip_protocol(path)
+        return self._address(_file(project, name))
 
     def remove_files(self, project: str, folder: str) -> None:
         """Forget all that `write_file` kept in `folder`, half-written files of killed processes included."""
-        with self._reached(), contextlib.suppress(FileNotFoundError):
-            self._fs.rm(f"{self._root}/{_file(project, folder)}", recursive=True)
+        self._remove_folder(_file(project, folder))
 
     def _records(self, project: str) -> list[str]:
         names = self._names(f"projects/{_checked(project, 'project')}/promotions")
@@ -200,69 +215,6 @@ class Store:
             return Promotion(**self._read_json(path) or {})
         except TypeError as error:
             raise StoreError(f"{self.url}/{path} is no promotion: restore it from a backup, or delete it.") from error
-
-    def _names(self, folder: str) -> list[str]:
-        with self._reached():
-            try:
-                paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
-            except FileNotFoundError:
-                return []
-        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
-        return sorted(name for name in names if not name.startswith("."))
-
-    def _read(self, path: str) -> bytes | None:
-        with self._reached():
-            try:
-                data: bytes = self._fs.cat_file(f"{self._root}/{path}")
-            except FileNotFoundError:
-                return None
-        return data
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # every file system fails in its own way
-            raise StoreError(
-                f"The store {self.url} cannot be used ({type(error).__name__}: {error}): check that its disk has room "
-                "and this user may read and write there, or that bucket, endpoint and credentials are right; else set "
-                "UNDERPAINT_STORE elsewhere."
-            ) from error
-
-    def _read_json(self, path: str) -> dict[str, Any] | None:
-        data = self._read(path)
-        if data is None:
-            return None
-        try:
-            values = json.loads(data)
-        except ValueError as error:
-            raise StoreError(f"{self.url}/{path} is not JSON: restore it from a backup, or delete it.") from error
-        if not isinstance(values, dict):
-            raise StoreError(f"{self.url}/{path} is not a JSON object: restore it from a backup, or delete it.")
-        return values
-
-    def _write_json(self, path: str, values: dict[str, Any]) -> None:
-        self._write(path, json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
-
-    def _write(self, path: str, data: bytes) -> None:
-        with self._reached():
-            if isinstance(self._fs, LocalFileSystem):
-                _write_file(Path(self._root, path), data)
-            else:
-                self._fs.pipe_file(f"{self._root}/{path}", data)  # an object store shows an object whole or not at all
-
-
-def _write_file(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _file(project: str, name: str) -> str:
