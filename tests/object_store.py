@@ -27,6 +27,7 @@ class ObjectStore:
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",  # who finds it down need not try for seconds
         }
 
     def start(self) -> None:

@@ -40,25 +40,29 @@ class Underpaint:
     environment: dict[str, str]
 
     @classmethod
-    def beside(cls, client: LabelStudio, folder: Path, redis: RedisServer) -> "Underpaint":
+    def beside(cls, client: LabelStudio, folder: Path, redis: RedisServer, store: str | None = None) -> "Underpaint":
+        """With a store in ``folder``, or at the URL ``store``."""
         environment = {
             **SMALL,
             "UNDERPAINT_REDIS_URL": redis.url,
-            "UNDERPAINT_STORE": str(folder / "store"),
+            "UNDERPAINT_STORE": store or str(folder / "store"),
             "UNDERPAINT_LABEL_STUDIO_URL": client.url,
             "UNDERPAINT_LABEL_STUDIO_TOKEN": client.headers()["Authorization"].removeprefix("Token "),
         }
         return cls(folder, redis, environment)
 
     def __post_init__(self) -> None:
-        self.settings = Settings(store=str(self.folder / "store"), redis_url=self.redis.url)
+        self.settings = Settings(store=self.environment["UNDERPAINT_STORE"], redis_url=self.redis.url)
         self.store = Store(self.settings.store)
         self.signals = Signals(self.settings.redis_url, self.settings.queue)
         self.url = f"http://127.0.0.1:{free_port()}"
         self._started = 0
 
-    def worker(self, *wrapper: str, **overrides: object) -> AbstractContextManager[Program]:
-        return self._run([*wrapper, *UNDERPAINT, "work"], overrides)
+    def worker(
+        self, *wrapper: str, machine: Path | None = None, **overrides: object
+    ) -> AbstractContextManager[Program]:
+        """A worker with settings of its own; with ``machine``, its working and temporary folders are in there."""
+        return self._run([*wrapper, *UNDERPAINT, "work"], overrides, machine)
 
     def backend(self, url: str = "") -> AbstractContextManager[Program]:
         """A backend at ``url``, by default the one that this has; it may not answer yet."""
@@ -67,10 +71,17 @@ class Underpaint:
     def post(self, path: str, body: dict[str, Any]) -> None:
         httpx.post(f"{self.url}{path}", json=body, timeout=30.0, trust_env=False).raise_for_status()
 
-    def _run(self, command: Sequence[str], overrides: dict[str, object]) -> AbstractContextManager[Program]:
+    def _run(
+        self, command: Sequence[str], overrides: dict[str, object], machine: Path | None = None
+    ) -> AbstractContextManager[Program]:
         self._started += 1
         more = {f"UNDERPAINT_{name.upper()}": str(value) for name, value in overrides.items()}
-        return running(command, self.folder / f"{self._started}.log", os.environ | self.environment | more)
+        if machine is not None:
+            for folder in ("working", "temporary"):
+                (machine / folder).mkdir(parents=True)
+            more["TMPDIR"] = str(machine / "temporary")
+        log, environment = self.folder / f"{self._started}.log", os.environ | self.environment | more
+        return running(command, log, environment, machine and machine / "working")
 
 
 def job_process(worker: Program) -> int:

@@ -4,18 +4,18 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-READERS = 16
-"""Records read at the same time: an object store takes its time for each."""
+READERS = 16  # at the same time, as an object store takes its time for each
+Result = TypeVar("Result")
 _WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")  # as the file systems call it
 
 
@@ -98,11 +98,6 @@ class Files:
             raise StoreError(f"{self.url}/{path} is not a JSON object: restore it from a backup, or delete it.")
         return values
 
-    def _read_jsons(self, paths: Iterable[str]) -> list[dict[str, Any]]:
-        """What is in the files ``paths``, in their order, without those that are missing."""
-        with ThreadPoolExecutor(READERS) as pool:
-            return [values for values in pool.map(self._read_json, paths) if values is not None]
-
     def _write(self, path: str, data: bytes) -> None:
         with self._reached():
             if isinstance(self._fs, LocalFileSystem):
@@ -138,6 +133,14 @@ class Files:
                 "and this user may read and write there, or that bucket, endpoint and credentials are right; else set "
                 "UNDERPAINT_STORE elsewhere."
             ) from error
+
+
+def read_all(read: Callable[[str], Result], names: Sequence[str]) -> list[Result]:
+    """``read`` each of ``names``, many at the same time; the results are in their order."""
+    if len(names) < 2:
+        return [read(name) for name in names]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, names))
 
 
 def _write_file(target: Path, data: bytes) -> None:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from underpaint.checkpoints.checkpoint import Card, CardError, Checkpoint
-from underpaint.checkpoints.files import Files
+from underpaint.checkpoints.files import Files, read_all
 from underpaint.checkpoints.files import StoreError as StoreError
 
 CARD = "card.json"
@@ -135,7 +135,7 @@ class Store(Files):
 
     def promotions(self, project: str) -> list[Promotion]:
         """Every move of `project`'s champion, oldest first."""
-        return [self._promotion(project, name) for name in self._records(project)]
+        return read_all(lambda name: self._promotion(project, name), self._records(project))
 
     def served(self, project: str) -> list[str]:
         """The checkpoints that were `project`'s champion, each once, the one that is it now first."""
@@ -182,7 +182,8 @@ class Store(Files):
         """The records of `project`'s training runs, or of the `last` ones (at least 1), sorted by run id."""
         folder = f"projects/{_checked(project, 'project')}/runs"
         names = [name for name in self._names(folder) if name.endswith(".json")]
-        records = [self._read_json(f"{folder}/{name}") for name in names[-last if last else None :]]
+        wanted = names[-last if last else None :]
+        records = read_all(lambda name: self._read_json(f"{folder}/{name}"), wanted)
         return [record for record in records if record is not None]
 
     def run(self, project: str, run_id: str) -> dict[str, Any] | None:

@@ -115,8 +115,9 @@ class Champions:
 
     def _refresh(self, project: str) -> None:
         seat = self._seat(project)
-        promotion = self._store.champion(project)
-        version = promotion.version if promotion else None
+        version = self._promoted(project)
+        if version is None and seat.champion is not None:  # promotions are kept for ever
+            raise StoreError("it has lost the project's promotions: restore them from a backup, or promote again")
         if version == seat.champion or (seat.hopeless and version == seat.refused):
             return
         try:
@@ -136,9 +137,12 @@ class Champions:
         with self._lock:
             if project in self._seats:
                 return self._seats[project]
-        promotion = self._store.champion(project)
+        promoted = self._promoted(project)
         with self._lock:
-            return self._seats.setdefault(project, _Seat(promotion.version if promotion else None))
+            return self._seats.setdefault(project, _Seat(promoted))
+
+    def _promoted(self, project: str) -> str | None:
+        return next(iter(self._store.served(project)), None)
 
     def _version(self, seat: _Seat, config: LabelConfig) -> str | None:
         if seat.champion is not None or self._base is None:
