@@ -76,7 +76,8 @@ class Project:
         assert promotion is not None
         champion = self.retraining.store.get(promotion.version)
         weights = champion.module().state_dict()["segmentation_head.0.weight"]
-        return weights[champion.card.classes.index(name)].flatten()
+        row: torch.Tensor = weights[champion.card.classes.index(name)].flatten()
+        return row
 
 
 @pytest.fixture
