@@ -149,6 +149,20 @@ def test_a_champion_that_does_not_load_leaves_the_old_one_serving(
         cold.serving(PROJECT, CONFIG)
 
 
+def test_a_store_that_lost_its_promotions_takes_no_champion_from_service(
+    champions: Champions, store: Store, make_checkpoint: Make, settings: Settings
+) -> None:
+    """As a bucket by another name or a share that isn't mounted would seem to."""
+    version = store.put(make_checkpoint(("sky", "water"), "sky"))
+    store.promote(PROJECT, version, "test", "first", {})
+    serving = champions.serving(PROJECT, CONFIG)
+    Path(settings.store).rename(f"{settings.store} elsewhere")
+    with pytest.raises(StoreError, match=r"lost the project's promotions.*backup"):
+        champions.refresh(PROJECT)
+    assert champions.version(PROJECT, CONFIG) == version
+    assert champions.serving(PROJECT, CONFIG) is serving is not None
+
+
 def test_a_champion_that_fails_its_check_leaves_the_old_one_serving_and_says_so_once(
     champions: Champions, store: Store, make_checkpoint: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import redis
 
+from object_store import ObjectStore
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.class_mapping import ClassMapping
@@ -303,6 +304,37 @@ def test_labels_of_a_retrain_that_failed_wait_again(
     waiting = signals.pending()[PROJECT]
     assert (waiting.labels, waiting.requested) == (7, False)
     assert "can't be reached" in retrain.store.runs(PROJECT)[-1]["error"]
+
+
+def test_an_object_store_that_is_down_is_said_and_changes_nothing(
+    retrain: Retraining,
+    labels: Callable[..., None],
+    make_checkpoint: Make,
+    signals: Signals,
+    object_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes while the challenger is trained, and comes again."""
+    retrain = replace(retrain, store=Store(f"{object_store.url}/down"))
+    old = promoted(retrain, make_checkpoint, "sky")
+
+    def train(*_: Any, **__: Any) -> Checkpoint:
+        object_store.stop()
+        return make_checkpoint(CLASSES, "water")
+
+    monkeypatch.setattr(retraining, "train_by_folds", train)
+    labels(2, 0)
+    signals.note(PROJECT, 7)
+    try:
+        with pytest.raises(StoreError, match=r"cannot be used .*bucket, endpoint and credentials"):
+            retrain.run()
+    finally:
+        object_store.start()
+    assert signals.pending()[PROJECT].labels == 7
+    assert champion(retrain) == old
+    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    assert retrain.run()["stage"] == "promoted"
+    assert [run["status"] for run in retrain.store.runs(PROJECT)] == ["interrupted", "finished"]
 
 
 def test_redis_going_away_costs_no_training(

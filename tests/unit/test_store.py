@@ -186,6 +186,47 @@ def test_readers_beside_writers_see_whole_records_only(tmp_path: Path) -> None:
     assert all(move is not None and move.version in versions for move in seen)
 
 
+def test_a_large_file_that_is_replaced_is_read_whole(object_store: ObjectStore) -> None:
+    store = Store(f"{object_store.url}/replaced")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._fs, "default_block_size", 2**16)  # from where on s3fs takes a file for large
+        contents = [bytes([letter]) * 2**20 for letter in b"ab"]
+        store.write_file("1.100", "training/state.pt", contents[0])
+        done = threading.Event()
+
+        def replace_it() -> None:
+            while not done.is_set():
+                for content in contents:
+                    store.write_file("1.100", "training/state.pt", content)
+
+        writer = threading.Thread(target=replace_it)
+        writer.start()
+        seen = [store.read_file("1.100", "training/state.pt") for _ in range(20)]
+        done.set()
+        writer.join()
+    assert all(content in contents for content in seen)
+
+
+def test_two_machines_that_promote_at_once_both_stay_in_the_log_and_all_see_one_champion(url: str) -> None:
+    stores = [Store(url, clock=lambda: 10**18), Store(url, clock=lambda: 10**18)]
+    versions = [stores[0].put(FIRST), stores[0].put(SECOND)]
+    both = threading.Barrier(2)
+
+    def promote(number: int) -> None:
+        both.wait()
+        stores[number].promote("1.100", versions[number], "ada", "", {})
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log = stores[0].promotions("1.100")
+    assert {move.version for move in log} == set(versions)
+    assert [store.champion("1.100") for store in stores] == [log[-1]] * 2
+    assert stores[1].served("1.100") == [move.version for move in reversed(log)]
+
+
 def test_check_says_what_to_do_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot be used .* UNDERPAINT_STORE"):

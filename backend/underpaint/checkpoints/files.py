@@ -38,6 +38,9 @@ class Files:
                 "for s3:// install `underpaint[s3]`."
             ) from error
         self._root = root.rstrip("/")
+        if hasattr(self._fs, "max_concurrency"):
+            # Else s3fs asks for each file twice, and reads large ones in parts, which may be of two versions.
+            self._fs.max_concurrency = 1
 
     def check(self) -> None:
         """Write, read and remove a small file.
