@@ -75,7 +75,7 @@ def test_three_machines_retrain_three_projects_and_one_machine_dies(
         underpaint = Underpaint.beside(client, tmp_path, redis, store=f"{object_store.url}/fleet")
         for project in projects:
             underpaint.signals.enqueue_retrain(project.key, underpaint.settings.retrain_timeout)
-        workers = [stack.enter_context(underpaint.worker(machine=machine, **LONG)) for machine in machines]
+        workers = [stack.enter_context(underpaint.worker_on(machine, **LONG)) for machine in machines]
         backend = stack.enter_context(underpaint.backend())
         eventually(lambda: all(statuses(underpaint, each) for each in projects), "every machine works", SECONDS)
         eventually(lambda: any(kept(underpaint, each) for each in projects), "a state is kept", SECONDS)

@@ -1,7 +1,10 @@
 """A retrain survives what happens to processes and machines, and stops when a person says so."""
 
+import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from faults.project import Project
 from faults.underpaint_processes import Underpaint, job_process, kill
 from integration.processes import eventually
+from underpaint.signals import job_id
 from underpaint_workers.lease import SECONDS as LEASE_SECONDS
 from underpaint_workers.resume import FOLDER
 from underpaint_workers.scratch import PREFIX
@@ -101,15 +105,44 @@ def test_cancelling_stops_at_once_and_the_same_labels_ask_for_no_retrain(
     assert underpaint.store.champion(labelled.key) is None
 
 
-def test_a_full_store_says_so_and_changes_no_champion(underpaint: Underpaint, labelled: Project) -> None:
+def test_a_full_and_a_read_only_store_say_so_and_change_no_champion(underpaint: Underpaint, labelled: Project) -> None:
     """A limit on the size of files stands for the full disk: records still fit, checkpoints don't."""
-    with underpaint.worker("bash", "-c", 'ulimit -f 1000; exec "$@"', "worker"):
-        eventually(lambda: statuses(underpaint, labelled) == ["failed"], "the retrain ends", SECONDS)
-    [run] = underpaint.store.runs(labelled.key)
-    assert "check that its disk has room" in run["error"]
-    assert underpaint.store.champion(labelled.key) is None
+    # Root may write whatever the modes say, unless it gives that right away.
+    obeys_modes = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override")
+    with underpaint.worker(*obeys_modes, "bash", "-c", 'ulimit -f 1000; exec "$@"', "worker") as worker:
+        eventually(lambda: failure(underpaint, labelled), "the retrain ends", SECONDS)
+        [run] = underpaint.store.runs(labelled.key)
+        assert run["status"] == "failed"
+        assert "check that its disk has room" in run["error"]
+        assert underpaint.store.champion(labelled.key) is None
+
+        with read_only(Path(underpaint.settings.store)):
+            underpaint.signals.enqueue_retrain(labelled.key, 600, again=True)
+            eventually(lambda: "Permission denied" in failure(underpaint, labelled), "it fails", SECONDS)
+        assert "this user may read and write there" in failure(underpaint, labelled)
+        assert worker.process.poll() is None
+    assert underpaint.store.runs(labelled.key) == [run]
     # With room again, the labels are still there to learn from.
     with underpaint.worker():
         underpaint.signals.enqueue_retrain(labelled.key, 600, again=True)
         eventually(lambda: statuses(underpaint, labelled)[-1:] == ["finished"], "the retrain ends", SECONDS)
     assert underpaint.store.champion(labelled.key) is not None
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody write in ``folder`` until the block ends."""
+    modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def failure(underpaint: Underpaint, project: Project) -> str:
+    """What RQ keeps of the project's failed retrain."""
+    job = underpaint.signals.job(job_id(project.key))
+    return (job.error or "") if job and job.status == "failed" else ""

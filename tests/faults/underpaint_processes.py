@@ -58,11 +58,12 @@ class Underpaint:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._started = 0
 
-    def worker(
-        self, *wrapper: str, machine: Path | None = None, **overrides: object
-    ) -> AbstractContextManager[Program]:
-        """A worker with settings of its own; with ``machine``, its working and temporary folders are in there."""
-        return self._run([*wrapper, *UNDERPAINT, "work"], overrides, machine)
+    def worker(self, *wrapper: str, **overrides: object) -> AbstractContextManager[Program]:
+        return self._run([*wrapper, *UNDERPAINT, "work"], overrides)
+
+    def worker_on(self, machine: Path, /, **overrides: object) -> AbstractContextManager[Program]:
+        """A worker whose working and temporary folders are in ``machine``."""
+        return self._run([*UNDERPAINT, "work"], overrides, machine)
 
     def backend(self, url: str = "") -> AbstractContextManager[Program]:
         """A backend at ``url``, by default the one that this has; it may not answer yet."""
