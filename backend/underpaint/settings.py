@@ -105,6 +105,16 @@ class Settings(BaseSettings):
         description="Processes of one training, each on a GPU of its own, or all on the CPU where there is none; "
         "0 for one on each GPU.",
     )
+    job_nice: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="Niceness of workers and all their jobs, so that whoever waits for /predict goes first.",
+    )
+    train_threads: int = Field(0, ge=0, description="CPU threads of a retrain; 0: as many as there are cores.")
+    train_gpu_memory: float = Field(
+        0.8, gt=0, le=1, description="Share of a GPU's memory that a retrain may take; the rest is left to predictions."
+    )
     gate_class_margin: float = Field(
         0.1,
         ge=0,

@@ -59,6 +59,12 @@ def goals(result: Result) -> list[tuple[str, str, str, bool | None]]:
             result["swap_p99_ratio"] <= 1.5,
         ),
         (
+            "p95 of single tasks beside a training against idle",
+            f"{result['training_p95_ms']:.0f} ms / {result['idle_p95_ms']:.0f} ms = {result['training_p95_ratio']:.2f}",
+            "≤ 2",
+            result["training_p95_ratio"] <= 2,
+        ),
+        (
             f"memory after {result['predictions']:,} predictions",
             f"{result['rss_first_mib']:.0f} → {result['rss_last_mib']:.0f} MiB = {result['rss_growth']:+.1%}",
             "≤ 5 %",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bench import codec, gpu, limit, paintings, stages, swaps, throughput
+from bench import beside_training, codec, gpu, limit, paintings, stages, swaps, throughput
 from bench.report import Result, report
 from bench.servers import PROJECT, image_host, our_server, peer_server
 from underpaint import base
@@ -33,7 +33,7 @@ from underpaint.segmenter.segmenter import Segmenter
 from underpaint.signals import Signals
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"rounds": 1, "count": 12, "swaps": 3, "predictions": 100, "pause": 1.5}
+QUICK = {"rounds": 1, "count": 12, "swaps": 3, "predictions": 100, "pause": 1.5, "beside": 6.0}
 _STRIP = 4  # the memory test's own images are this part of an image's height: quick, but with regions to encode
 
 
@@ -126,6 +126,16 @@ def measure_swaps(bench: Bench, count: int, predictions: int, pause: float) -> R
         )  # fmt: skip
 
 
+def measure_beside_training(bench: Bench, seconds: float) -> Result:
+    """Single tasks while a worker trains."""
+    folder = bench.folder / "training"
+    folder.mkdir()
+    with our_server(bench.folder / "beside.log", {**bench.settings, "UNDERPAINT_CACHE_BYTES": "0"}) as (port, _):
+        throughput.bulk(port, bench.urls("warm"))
+        url = bench.settings["REDIS_URL"]
+        return beside_training.measure(port, bench.urls("beside"), url, bench.settings, folder, seconds)
+
+
 def measure_codec(rounds: int) -> Result:
     """Brush RLE against label-studio-sdk's."""
     rows = [codec.compare(*mask, rounds=rounds) for mask in codec.MASKS]
@@ -158,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between swaps, at least")
     parser.add_argument("--predictions", type=int, default=10_000, help="after which memory is read again")
+    parser.add_argument("--beside", type=float, default=30.0, help="seconds of single tasks beside a training")
     if parser.parse_known_args(arguments)[0].quick:
         parser.set_defaults(**QUICK)
     args = parser.parse_args(arguments)
@@ -184,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result |= measure_codec(1 if args.quick else 3)
         say(f"{args.swaps} swaps under load, {args.predictions} predictions")
         result |= measure_swaps(bench, args.swaps, args.predictions, args.pause)
+        say("single tasks beside a training")
+        result |= measure_beside_training(bench, args.beside)
         result["gpu"] = gpu.table(checkpoint)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

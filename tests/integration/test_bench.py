@@ -14,7 +14,7 @@ def test_the_serving_bench_measures_everything_it_is_asked_for(
     monkeypatch.setattr(codec, "MASKS", ((80, 60, 10),))
     monkeypatch.setattr(paintings, "LONGER_SIDES", (100, 200))
     out = tmp_path / "serving.json"
-    size = ["--count", "2", "--rounds", "1", "--swaps", "2", "--pause", "0.5", "--predictions", "140"]
+    size = ["--count", "2", "--rounds", "1", "--swaps", "2", "--pause", "0.5", "--predictions", "140", "--beside", "1"]
     serving.main(["--out", str(out), "--data", str(tmp_path), *size])
     result = json.loads(out.read_text())
     rates = {
@@ -26,7 +26,10 @@ def test_the_serving_bench_measures_everything_it_is_asked_for(
         "single_latency_ms",
         "forward_ms",
     }
-    assert all(result[name] > 0 for name in {*rates, "rle_encode_ratio", "rle_decode_ratio", "swap_p99_ratio"})
+    assert all(
+        result[name] > 0
+        for name in {*rates, "rle_encode_ratio", "rle_decode_ratio", "swap_p99_ratio", "training_p95_ratio"}
+    )
     assert result["swap_failed"] == 0
     assert result["swap_count"] == 2
     assert {"rss_growth", "device"} <= result.keys()

@@ -1,6 +1,7 @@
 """Several backends on one store: a promotion reaches all of them while they serve."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -153,3 +154,14 @@ def test_a_worker_that_is_stopped_takes_its_job_with_it(signals: Signals, tmp_pa
         assert time.monotonic() - started < 5
         assert session(worker.process.pid) == {}
     assert job.get_status(refresh=True) == "failed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux without groups of sessions")
+def test_a_worker_its_jobs_and_what_they_start_yield_to_people(signals: Signals, tmp_path: Path) -> None:
+    own = os.nice(0)
+    with running([*UNDERPAINT, "work"], tmp_path / "work.log", os.environ | {"UNDERPAINT_JOB_NICE": "7"}):
+        job = signals.queue.enqueue("os.nice", 0)
+        child = signals.queue.enqueue("subprocess.getoutput", "nice; cat /proc/self/autogroup")
+        eventually(lambda: child.get_status(refresh=True) == "finished", "the worker runs both jobs")
+    assert job.return_value() == own + 7
+    assert re.fullmatch(rf"{own + 7}\n/autogroup-\d+ nice {own + 7}", child.return_value())

@@ -215,6 +215,30 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("UNDERPAINT_TRAIN_MINUTES", "1.5")
     monkeypatch.setenv("UNDERPAINT_IMAGE_SIZE", "128")
     monkeypatch.setenv("UNDERPAINT_ARCHITECTURE", "Unet")
+    monkeypatch.setenv("UNDERPAINT_TRAIN_THREADS", "3")
+    monkeypatch.setenv("UNDERPAINT_TRAIN_GPU_MEMORY", "0.5")
     settings = TrainSettings.of(get_settings.__wrapped__())
     assert (settings.epochs, settings.minutes, settings.image_size) == (3, 1.5, 128)
     assert settings.architecture == "Unet"
+    assert (settings.threads, settings.gpu_memory) == (3, 0.5)
+
+
+def test_a_training_takes_the_threads_it_may() -> None:
+    before = torch.get_num_threads()
+    seen = set[int]()
+    try:
+        for threads in (1, 3):
+            settings = replace(QUICK, threads=threads)
+            train([painting(0)], CLASSES, None, settings, progress=lambda _: seen.add(torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1, 3}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_training_takes_the_memory_of_the_gpu_it_may() -> None:
+    try:
+        train([painting(0)], CLASSES, None, replace(QUICK, device="cuda", gpu_memory=0.25))
+        assert torch.cuda.get_per_process_memory_fraction() == 0.25
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -169,8 +169,8 @@ class Keeper:
 
 
 def fingerprint(settings: "TrainSettings") -> str:
-    """12 hex digits that change with what decides on the result of a training; on what it runs doesn't."""
-    values = asdict(settings) | {"device": "", "threads": None, "processes": 0}
+    """12 hex digits that change with what decides on the result of a training; what it runs on doesn't."""
+    values = asdict(settings) | {"device": "", "threads": None, "processes": 0, "gpu_memory": 1.0}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

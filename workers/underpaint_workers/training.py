@@ -88,6 +88,8 @@ class TrainSettings:
     """CPU threads; None leaves torch's choice."""
     processes: int = 0
     """Processes of :func:`~underpaint_workers.parallel.train_in_parallel`; 0 for as many as there are GPUs."""
+    gpu_memory: float = 1.0
+    """Share (0–1) of a GPU's memory that this process may take."""
     allow_noncommercial: bool = False
 
     @classmethod
@@ -104,6 +106,8 @@ class TrainSettings:
             encoder=settings.encoder,
             device=settings.device,
             processes=settings.train_processes,
+            threads=settings.train_threads or None,
+            gpu_memory=settings.train_gpu_memory,
             allow_noncommercial=settings.allow_noncommercial,
         )
 
@@ -163,6 +167,8 @@ def train(
     device = resolve_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_per_process_memory_fraction(settings.gpu_memory, torch.device(device).index)
     torch.manual_seed(settings.seed)
     paintings = [shrink(item, settings.largest_side) for item in items]
     if not paintings:
