@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,10 +77,11 @@ def train_in_parallel(
         )
     log_level = logging.getLogger().getEffectiveLevel()
     with scratch() as folder:
-        assignment = Assignment(tuple(classes), parent, mapping, settings, snapshot, keeper, log_level)
+        threads, shared = settings.threads or torch.get_num_threads(), replace(settings, threads=None)
+        assignment = Assignment(tuple(classes), parent, mapping, shared, snapshot, keeper, log_level)
         assignment.write(folder, items, validation)
         checkpoint = None
-        with _processes(folder, count) as processes:
+        with _processes(folder, count, threads) as processes:
             for message in _messages(processes):
                 if isinstance(message, Checkpoint):
                     checkpoint = message
@@ -91,16 +93,15 @@ def train_in_parallel(
 
 
 @contextlib.contextmanager
-def _processes(folder: Path, count: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """torchrun with its processes for as long as the block runs."""
+def _processes(folder: Path, count: int, threads: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """torchrun with its processes, which share the CPU's `threads`, for as long as the block runs."""
     be_parent()
-    threads = str(max(1, torch.get_num_threads() // count))
     process = subprocess.Popen(
         [sys.executable, "-m", "underpaint_workers.torchrun", str(folder), str(count)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": threads},
-        start_new_session=True,  # a key pressed to interrupt this process is for it alone
+        env=os.environ | {"OMP_NUM_THREADS": str(max(1, threads // count))},
+        process_group=0,  # a key pressed to interrupt this process is for it alone
     )
     try:
         yield process

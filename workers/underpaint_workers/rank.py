@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from underpaint_workers.orphans import end_with_parent
+from underpaint_workers.precedence import step_back
 
 ERROR = "error-*.pickle"
 """Where a process that failed leaves the exception."""
@@ -17,6 +18,7 @@ def main() -> None:
     """Train; the first process writes its progress and the checkpoint to standard output, pickled."""
     if not end_with_parent():
         sys.exit(1)
+    step_back(0)  # torchrun has begun a session for it
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no message
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
