@@ -33,7 +33,8 @@ class Policy(BaseModel):
     def of(cls, extra_params: object) -> "Policy":
         """What extra params say: a JSON object, or the text of one, as Label Studio's form sends it.
 
-        Params of other names are nothing to us. Raises PolicyError, which Label Studio shows who saves them.
+        Params of other names are nothing to us. Raises PolicyError: Label Studio then refuses to save them, but keeps
+        the reason to itself, so that only the log shows it.
         """
         params = _parsed(extra_params)
         others = [name for name in params if not name.startswith(PREFIX)]
