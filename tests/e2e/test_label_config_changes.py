@@ -75,9 +75,8 @@ class Project:
         promotion = self.retraining.store.champion(self.key)
         assert promotion is not None
         champion = self.retraining.store.get(promotion.version)
-        weights = champion.module().state_dict()["segmentation_head.0.weight"]
-        row: torch.Tensor = weights[champion.card.classes.index(name)].flatten()
-        return row
+        weights: torch.Tensor = champion.module().state_dict()["segmentation_head.0.weight"]
+        return weights[champion.card.classes.index(name)].flatten()
 
 
 @pytest.fixture
