@@ -322,7 +322,7 @@ def test_an_object_store_that_is_down_is_said_and_changes_nothing(
         object_store.stop()
         return make_checkpoint(CLASSES, "water")
 
-    monkeypatch.setattr(retraining, "train_by_folds", train)
+    monkeypatch.setattr(retraining, "train_in_parallel", train)
     labels(2, 0)
     signals.note(PROJECT, 7)
     try:
@@ -332,7 +332,7 @@ def test_an_object_store_that_is_down_is_said_and_changes_nothing(
         object_store.start()
     assert signals.pending()[PROJECT].labels == 7
     assert champion(retrain) == old
-    monkeypatch.setattr(retraining, "train_by_folds", lambda *_, **__: make_checkpoint(CLASSES, "water"))
+    monkeypatch.setattr(retraining, "train_in_parallel", lambda *_, **__: make_checkpoint(CLASSES, "water"))
     assert retrain.run()["stage"] == "promoted"
     assert [run["status"] for run in retrain.store.runs(PROJECT)] == ["interrupted", "finished"]
 
@@ -391,7 +391,7 @@ def test_a_renamed_label_is_held_against_the_class_that_it_is_said_to_be(
         trained.append(mapping)
         return make_checkpoint(("Boat", heaven.value), heaven.value)
 
-    monkeypatch.setattr(retraining, "train_by_folds", train)
+    monkeypatch.setattr(retraining, "train_in_parallel", train)
     labels(2, 6, [Label("Boat", ("water",)), heaven])
     record = retrain.run()
     assert trained == [ClassMapping.of([Label("Boat", ("water",)), heaven], CLASSES)]
@@ -511,7 +511,7 @@ def test_after_a_rollback_the_next_challenger_starts_from_what_serves_then(
         parents.append(parent.version)
         return make_checkpoint(CLASSES, "water", image_size=64 + 32 * len(parents))
 
-    monkeypatch.setattr(retraining, "train_by_folds", train)
+    monkeypatch.setattr(retraining, "train_in_parallel", train)
     old = promoted(retrain, make_checkpoint, "sky")
     for number, goes_back in enumerate((False, True, False)):
         labels(2 + number, 0)
