@@ -67,3 +67,6 @@ def test_a_person_finds_the_tab(
     browser_page.goto(f"{label_studio.url}/projects/{number}/data")
     browser_page.get_by_text(TAB).first.click()
     browser_page.get_by_text("Tasks: 2 / 5").wait_for()
+    [hidden] = [tab["data"]["hiddenColumns"] for tab in client.get("/api/dm/views/", project=number) if TAB in str(tab)]
+    assert "tasks:inner_id" in hidden["explore"], "it hides what Label Studio's own tab does"
+    assert not {"tasks:image", "tasks:id"} & {*hidden["explore"]}

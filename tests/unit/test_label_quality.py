@@ -212,8 +212,16 @@ def test_a_record_leads_to_the_task() -> None:
 
 def test_a_tab_that_is_there_is_changed_and_keeps_what_people_made_of_it() -> None:
     tabs: list[dict[str, Any]] = [{"id": 1, "data": {"title": "Default"}}]
+    columns: list[dict[str, Any]] = [
+        {"id": "image", "visibility_defaults": {"explore": True, "labeling": True}},
+        {"id": "completed_at", "visibility_defaults": {"explore": True, "labeling": False}},
+        {"id": "inner_id", "visibility_defaults": {"explore": False, "labeling": False}},
+        {"id": "data", "visibility_defaults": None},
+    ]
 
     def answer(request: Request) -> Answer:
+        if request.path == "/api/dm/columns/":
+            return Answer(json.dumps({"columns": columns}).encode())
         if request.method == "GET":
             return Answer(json.dumps(tabs).encode())
         values = json.loads(request.body)
@@ -232,6 +240,8 @@ def test_a_tab_that_is_there_is_changed_and_keeps_what_people_made_of_it() -> No
         assert tasks() == []
         show_tab(label_studio, 3, [12, 7, 12])
         assert tasks() == [[7, 12]]
+        hidden = {"explore": ["tasks:inner_id"], "labeling": ["tasks:completed_at", "tasks:inner_id"]}
+        assert tabs[1]["data"]["hiddenColumns"] == hidden
         tabs[1]["data"]["hiddenColumns"] = ["id"]
         show_tab(label_studio, 3, {5})
         assert tasks() == [[5]]

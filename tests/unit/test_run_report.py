@@ -109,6 +109,7 @@ def test_a_report_needs_nothing_beside_it_and_runs_no_names(tmp_path: Path, outc
         "65 s",
         "4 to learn from",
         "140",
+        "only the challenger is right",  # what the colours of a difference mean
     ):
         assert part in text
     for part in ("champion", "challenger", "where the challenger differs"):

@@ -18,9 +18,9 @@ from underpaint_workers.overlay import as_rgb, indexed
 PAINTINGS = 40
 SIZE = 320
 """Longer side of a small picture, in pixels, at most."""
-_WRONG = (230, 0, 60)
-_BETTER = (30, 160, 70)
-_BOTH_WRONG = (240, 160, 0)
+WRONG = (230, 0, 60)
+BETTER = (30, 160, 70)
+BOTH_WRONG = (240, 160, 0)
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def _difference(
     known = labels != UNLABELLED
     wrong = (labels != predicted) & known
     if champion is None:
-        faded[wrong] = _WRONG
+        faded[wrong] = WRONG
         return faded
     differ = (champion != predicted) & known
-    faded[differ] = _BOTH_WRONG
-    faded[differ & ~wrong] = _BETTER
-    faded[differ & (champion == labels)] = _WRONG
+    faded[differ] = BOTH_WRONG
+    faded[differ & ~wrong] = BETTER
+    faded[differ & (champion == labels)] = WRONG
     return faded
 
 

@@ -35,8 +35,8 @@ SMALLEST = 0.01
 """Share (0–1) of a painting that a piece has at least to be judged."""
 STRONG = 0.5
 """Score from which on a contradiction is worth a person's time."""
-TAB = "Underpaint: labels to check"
-"""Title of the data manager's tab that shows the tasks of contradicted labels."""
+TAB = "Labels to check"
+"""Title of the data manager's tab that shows the tasks of contradicted labels; it has room for some 15 letters."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,19 @@ def show_tab(label_studio: LabelStudio, project: int, tasks: Collection[int]) ->
         {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task}
         for task in sorted(set(tasks)) or [0]  # no task has this id
     ]
-    data = (tabs[0]["data"] if tabs else {"title": TAB}) | {"filters": {"conjunction": "or", "items": items}}
+    filters = {"filters": {"conjunction": "or", "items": items}}
     if tabs:
+        data = tabs[0]["data"] | filters
         label_studio.patch(f"/api/dm/views/{tabs[0]['id']}/", {"project": project, "data": data})
     else:
+        data = {"title": TAB, "hiddenColumns": _hidden_columns(label_studio, project), **filters}
         label_studio.post("/api/dm/views/", {"project": project, "data": data})
+
+
+def _hidden_columns(label_studio: LabelStudio, project: int) -> dict[str, list[str]]:
+    """What Label Studio's own first tab hides, so that the paintings can be seen without scrolling."""
+    columns = label_studio.get("/api/dm/columns/", project=project)["columns"]
+    return {
+        view: [f"tasks:{each['id']}" for each in columns if not (each.get("visibility_defaults") or {view: 1})[view]]
+        for view in ("explore", "labeling")
+    }

@@ -8,7 +8,7 @@ import numpy as np
 
 from underpaint.checkpoints.checkpoint import Card
 from underpaint.taxonomy import colour_for
-from underpaint_workers.contact_sheet import ContactSheet, Row
+from underpaint_workers.contact_sheet import BETTER, BOTH_WRONG, WRONG, ContactSheet, Row
 from underpaint_workers.evaluation import Metrics
 from underpaint_workers.overlay import NOTHING_COLOUR, UNLABELLED_COLOUR
 
@@ -28,8 +28,8 @@ td.bar { width: 22rem; vertical-align: middle } td.bar i { display: block; heigh
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin-right: .45rem; border: 1px solid #0003 }
 .legend { position: sticky; top: 0; background: #faf9f6; padding: .6rem 0 }
 .legend span + span { margin-left: 1.1rem }
-.row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .6rem; margin: 0 0 1.2rem }
-.row h3 { grid-column: 1 / -1; font-size: .95rem; margin: .3rem 0 0; font-weight: 600; overflow-wrap: anywhere }
+.row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .6rem; margin: .3rem 0 1.2rem }
+h3 { font-size: .95rem; margin: .3rem 0 0; font-weight: 600; overflow-wrap: anywhere }
 figure { margin: 0 } figure img { width: 100%; display: block } figcaption { color: #666; font-size: .85rem }
 """
 _FACTS = ("architecture", "encoder", "image_size", "parent", "snapshot", "created", "device", "seconds", "licences")
@@ -83,7 +83,7 @@ def _classes(metrics: Metrics) -> str:
     return f"<table><tr><th>class<th>of labelled pixels<th>IoU<th></tr>{''.join(rows)}</table>"
 
 
-def confusion_section(metrics: Metrics) -> str:
+def confusion_section(metrics: Metrics, heading: str = "Confusion") -> str:
     """The confusion matrix, under a heading."""
     names = list(metrics.per_class)
     heads = "".join(f"<th>{swatch(name)}" for name in names)
@@ -100,7 +100,7 @@ def confusion_section(metrics: Metrics) -> str:
     rows = "".join("".join(row(name, counts)) for name, counts in zip(names, metrics.confusion, strict=True))
     table = f"<table><tr><th>labelled \\ predicted{heads}<th>none of these</tr>{rows}</table>"
     return (
-        '<h2>Confusion</h2><p class="note">Of the pixels labelled as the row, how many percent are predicted as the '
+        f'<h2>{heading}</h2><p class="note">Of the pixels labelled as the row, how many percent are predicted as the '
         f'column.</p><div class="wide">{table}</div>'
     )
 
@@ -126,12 +126,21 @@ def sheet_section(sheet: ContactSheet, links: Mapping[str, str] | None = None) -
     )
     colours = {name: colour_for(name) for name in sheet.classes}
     colours |= {"unlabelled": UNLABELLED_COLOUR, "none of these": NOTHING_COLOUR}
-    legend = "".join(f"<span>{swatch(name, colour)}</span>" for name, colour in colours.items())
+    marks = (
+        {"only the challenger is right": BETTER, "only the champion is": WRONG, "neither is": BOTH_WRONG}
+        if any(row.champion for row in sheet.rows)
+        else {"wrong": WRONG}
+    )
     rows = (_row(row, (links or {}).get(row.name)) for row in sheet.rows)
     return (
         f'<h2>Paintings</h2><p class="note">{which}, the worst first. A painting\'s mIoU is over the classes that its '
-        f'own labels contain.</p><div class="legend">{legend}</div>{"".join(rows)}'
+        f'own labels contain.</p><div class="legend">{_legend(colours)}<br>Where they differ: {_legend(marks)}</div>'
+        f"{''.join(rows)}"
     )
+
+
+def _legend(colours: Mapping[str, tuple[int, int, int]]) -> str:
+    return "".join(f"<span>{swatch(name, colour)}</span>" for name, colour in colours.items())
 
 
 def _row(row: Row, link: str | None) -> str:
@@ -145,7 +154,7 @@ def _row(row: Row, link: str | None) -> str:
         for what, uri in ({"painting": row.painting, "labels": row.labels} | predictions).items()
     )
     name = link_to(link, row.name) if link else escape(row.name)
-    return f'<section class="row"><h3>{name} · mIoU {row.miou:.2f}</h3>{"".join(figures)}</section>'
+    return f'<section><h3>{name} · mIoU {row.miou:.2f}</h3><div class="row">{"".join(figures)}</div></section>'
 
 
 def link_to(address: str, text: str) -> str:

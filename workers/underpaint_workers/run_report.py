@@ -56,7 +56,7 @@ class RunReport:
             parts += [_scores(before, outcome.after.metrics), _classes(before, outcome.after.metrics)]
         parts += ["<h2>Training</h2>", outcome.curves.to_html()]
         if outcome.after:
-            parts.append(report.confusion_section(outcome.after.metrics))
+            parts.append(report.confusion_section(outcome.after.metrics, "Confusion by the challenger"))
         parts += [self._labels(), "<h2>The challenger</h2>", report.card_table(outcome.challenger.card)]
         settings = {name.replace("_", " "): value for name, value in outcome.challenger.card.settings.items()}
         parts += ["<h2>Settings</h2>", report.facts_table(settings), self._problems(), self._paintings()]
