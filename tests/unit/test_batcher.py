@@ -36,7 +36,7 @@ class Watched(Segmenter):
     def probabilities(self, images: Sequence[Any], *args: Any) -> list[Any]:
         return self.watched(images, super().probabilities, images, *args)
 
-    def watched(self, images: Sequence[Any], look: Callable[..., Any], *args: Any) -> Any:
+    def watched(self, images: Sequence[Any], look: Callable[..., list[Any]], *args: Any) -> list[Any]:
         with self._lock:
             self.began.append([name(image) for image in images])
             self.now += 1
