@@ -77,7 +77,8 @@ def measure(
 
 def _latencies(port: int, urls: Sequence[str], seconds: float) -> list[float]:
     """Seconds of each task of a client that asks for one after the other, for so many seconds."""
-    client, taken = Client(port), []
+    client = Client(port)
+    taken: list[float] = []
     ends = time.perf_counter() + seconds
     for url in cycle(urls):
         started = time.perf_counter()

@@ -164,4 +164,4 @@ def test_a_worker_its_jobs_and_what_they_start_yield_to_people(signals: Signals,
         child = signals.queue.enqueue("subprocess.getoutput", "nice; cat /proc/self/autogroup")
         eventually(lambda: child.get_status(refresh=True) == "finished", "the worker runs both jobs")
     assert job.return_value() == own + 7
-    assert re.fullmatch(rf"{own + 7}\n/autogroup-\d+ nice {own + 7}", child.return_value())
+    assert re.fullmatch(rf"{own + 7}\n/autogroup-\d+ nice {own + 7}", str(child.return_value()))
