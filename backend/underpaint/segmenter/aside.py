@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-NICENESS = 10
+NICENESS = 5  # a third of a core's share; with much more, a backend that is never idle would hardly come to swap
 _PR_SET_PDEATHSIG = 1
 
 

@@ -36,7 +36,7 @@ STRIDE = 32  # encoders halve an image five times
 # a dozen of such an image's. The tiles take six to ten times as long, which is little beside what decoding one takes.
 _LARGE = 4096
 _TILES_SHARE = 0.05  # of the tiles in the answer; they see finer, but less: with more, mIoU on enlarged paintings falls
-_BREATHER = 2.0  # pause after a first pass that others must not notice, in times of what it took
+_BREATHER = 0.25  # seconds after each first pass that others should not notice
 _STRIP_VALUES = 2**24  # probabilities held at natural size at a time: 64 MiB in float32
 _VIEWS: dict[Quality, tuple[tuple[float, bool], ...]] = {
     "fast": ((1.0, False),),
@@ -178,11 +178,10 @@ class Segmenter:
         if aside:
             self._runtime.prepare([(1, *shape, self.card.channels) for shape in shapes])
         for shape in shapes:
-            started = time.monotonic()
             self._runtime(np.zeros((1, *shape, self.card.channels), np.uint8))
             self.shapes.add(shape)
             if aside:
-                time.sleep(_BREATHER * (time.monotonic() - started))
+                time.sleep(_BREATHER)
 
     def check(self) -> None:
         """Look at a picture.
