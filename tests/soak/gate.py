@@ -11,6 +11,8 @@ from typing import Self
 
 from soak.exchanges import Exchange
 
+DOWN = 502
+"""What a gate answers where its backend doesn't."""
 ANSWER_SECONDS = 120.0  # somewhat longer than Label Studio waits
 
 
@@ -54,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, answer = self._ask(body)
         self.server.enter(Exchange(self.server.name, self.path, began, time.monotonic(), body, status, answer))
         with suppress(OSError):  # who asked may have hung up, which its time then tells
-            self.send_response(status or 502)
+            self.send_response(status or DOWN)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()

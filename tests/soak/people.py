@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 
 from soak.actor import Act, Actor
-from soak.gate import Gate
+from soak.gate import DOWN, Gate
 from soak.house import House, Place
 from soak.journal import Journal
 from underpaint.admin import Admin, AdminError
@@ -261,8 +261,10 @@ class Caller(Actor):
         return {self.predicts: 8, self.sets_up: 2, self.health: 1, self.versions: 0.3, self.metrics: 0.3}
 
     def act(self, act: Act) -> None:
-        act()  # the gate enters it; the journal would be of little else
+        answer = act()  # the gate enters it; the journal would be of little else
         self.journal.counts[f"{self.name}: {act.__name__}"] += 1
+        if isinstance(answer, httpx.Response) and answer.status_code == DOWN:
+            self.stopping.wait(1.0)
 
     def predicts(self) -> object:
         place = self.random.choice(self.house.places)

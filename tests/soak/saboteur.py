@@ -95,7 +95,8 @@ class Saboteur(Actor):
 
     def _again(self, part: Part, number: signal.Signals, *wrapper: str) -> object:
         """End it and start it again, maybe not at once."""
-        self.kills[part.name] += 1
+        if part in self.house.workers:
+            self.kills[part.name] += 1
         with self.house.outages.of(part.name):
             part.end(number)
             self._wait(self.random.choice((0, 0, 5)))

@@ -14,7 +14,7 @@ from underpaint.labelstudio.label_config import parse
 from underpaint_workers import snapshot
 from underpaint_workers.manifest import Entry, Manifest
 
-SECONDS = 300.0
+SECONDS = 900.0
 
 
 def held(house: House, place: Place) -> dict[int, str]:
