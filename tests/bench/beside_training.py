@@ -20,7 +20,8 @@ def train_on(folder: str) -> None:
     """The job: paint scenes and train on them with the worker's settings, and count the steps in ``folder``/steps."""
     from underpaint_workers.dataset import Dataset
     from underpaint_workers.scenes import write_dataset
-    from underpaint_workers.training import Progress, TrainSettings, train
+    from underpaint_workers.train_settings import TrainSettings
+    from underpaint_workers.training import Progress, train
 
     steps = Path(folder) / "steps"
 

@@ -36,7 +36,8 @@ def run(data: Path, n: int, strategy: str, seed: int) -> Result:
     from underpaint.segmenter.segmenter import Segmenter
     from underpaint_workers.dataset import Dataset
     from underpaint_workers.evaluation import evaluate
-    from underpaint_workers.training import TrainSettings, train
+    from underpaint_workers.train_settings import TrainSettings
+    from underpaint_workers.training import train
 
     torch.set_num_threads(1)
     paintings, unseen = Dataset.open(data / "train"), Dataset.open(data / "val")
@@ -133,7 +134,7 @@ def main() -> None:
 def _stamp() -> str:
     """8 hex digits that change with any default of the training."""
     from underpaint_workers.augmentation import Augmentation
-    from underpaint_workers.training import TrainSettings
+    from underpaint_workers.train_settings import TrainSettings
 
     return hashlib.sha256(repr((TrainSettings(), Augmentation(1))).encode()).hexdigest()[:8]
 

@@ -25,6 +25,7 @@ from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
 from underpaint_workers import training
 from underpaint_workers.dataset import Dataset, Item, write_classes, write_item
+from underpaint_workers.train_settings import TrainSettings
 
 CLASSES = ("sky", "water")
 # softmax((3, 0)) is what the net is sure of everywhere, and the refinement raises it to the power of 1.2.
@@ -348,7 +349,7 @@ def test_the_base_is_the_parent_unless_told_otherwise(
     starts = []
 
     def train(
-        items: object, classes: object, parent: Checkpoint | None, settings: training.TrainSettings, **_: object
+        items: object, classes: object, parent: Checkpoint | None, settings: TrainSettings, **_: object
     ) -> Checkpoint:
         starts.append((parent and parent.version, settings.architecture))
         return replace(sky, card=replace(sky.card, settings={"strategy": "all"}))
@@ -527,15 +528,15 @@ def assert_predicted(out: Path, checkpoint: Checkpoint, image: Raster) -> None:
 
 def note_trainings(
     monkeypatch: pytest.MonkeyPatch, made: Checkpoint
-) -> list[tuple[Checkpoint | None, training.TrainSettings, Sequence[Item]]]:
+) -> list[tuple[Checkpoint | None, TrainSettings, Sequence[Item]]]:
     """Parent, settings and validation paintings of each training from now on, all of which make ``made``."""
-    noted: list[tuple[Checkpoint | None, training.TrainSettings, Sequence[Item]]] = []
+    noted: list[tuple[Checkpoint | None, TrainSettings, Sequence[Item]]] = []
 
     def train(
         items: object,
         classes: object,
         parent: Checkpoint | None,
-        settings: training.TrainSettings,
+        settings: TrainSettings,
         *,
         validation: Sequence[Item],
         **_: object,

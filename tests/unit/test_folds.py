@@ -6,7 +6,8 @@ import numpy as np
 
 from underpaint_workers.dataset import Item
 from underpaint_workers.folds import train_by_folds
-from underpaint_workers.training import Progress, TrainSettings, train
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress, train
 
 QUICK = TrainSettings(epochs=10, min_steps=20, image_size=64, batch_size=2, device="cpu", threads=1, strategy="head")
 CLASSES = ("sky", "sea")

@@ -10,7 +10,7 @@ from underpaint.checkpoints.folder import read, write
 from underpaint.taxonomy import LANDSCAPE
 from underpaint_workers import make_base
 from underpaint_workers.scenes import BASE_MANNERS, DEMO_MANNERS, MANNERS, write_dataset
-from underpaint_workers.training import TrainSettings
+from underpaint_workers.train_settings import TrainSettings
 
 TINY = TrainSettings(strategy="head", epochs=1, min_steps=2, image_size=64, crop_size=64, device="cpu", threads=1)
 

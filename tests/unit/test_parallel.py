@@ -25,7 +25,8 @@ from underpaint_workers.evaluation import evaluate
 from underpaint_workers.parallel import ProcessKilled, process_count, train_in_parallel
 from underpaint_workers.resume import Keeper
 from underpaint_workers.retraining import Retraining
-from underpaint_workers.training import Progress, TrainSettings
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress
 
 PROJECT = "3.1795344327"
 ONE = TrainSettings(strategy="all", epochs=1, min_steps=6, image_size=64, batch_size=2, device="cpu", threads=1)

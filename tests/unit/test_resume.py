@@ -12,7 +12,8 @@ from underpaint.labelstudio.label_config import Label
 from underpaint_workers import resume
 from underpaint_workers.folds import train_by_folds
 from underpaint_workers.resume import FOLDER, Keeper
-from underpaint_workers.training import Progress, TrainSettings, train
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress, train
 
 PROJECT = "3.1795344327"
 QUICK = TrainSettings(strategy="all", epochs=1, min_steps=5, image_size=64, batch_size=2, device="cpu", threads=1)

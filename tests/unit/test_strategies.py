@@ -13,7 +13,8 @@ from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.encoder_weights import load_imagenet
 from underpaint_workers.dataset import Item
 from underpaint_workers.strategies import STRATEGIES, Strategy, add_layer, fold_layer, last_stage, select, set_training
-from underpaint_workers.training import TrainSettings, train
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import train
 
 CLASSES = ("sky", "water", "tree")
 LITE = "tu-tf_efficientnet_lite0"

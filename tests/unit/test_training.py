@@ -19,7 +19,8 @@ from underpaint_workers import training
 from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.strategies import Strategy
-from underpaint_workers.training import Progress, TrainSettings, train
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress, train
 
 QUICK = TrainSettings(strategy="all", epochs=1, min_steps=0, image_size=64, batch_size=2, device="cpu", threads=1)
 

@@ -12,7 +12,7 @@ from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint_workers.augmentation import shrink
 from underpaint_workers.dataset import Item
 from underpaint_workers.resume import Keeper
-from underpaint_workers.training import TrainSettings
+from underpaint_workers.train_settings import TrainSettings
 
 _FACTS, _TRAINING, _VALIDATION = "facts.pickle", "training", "validation"
 

@@ -72,11 +72,11 @@ def train(
     import numpy as np
 
     from underpaint.checkpoints import folder
-    from underpaint_workers import training
     from underpaint_workers.gate import ENOUGH_PAINTINGS
     from underpaint_workers.parallel import train_in_parallel
     from underpaint_workers.parent import find_parent
     from underpaint_workers.score_table import score_table
+    from underpaint_workers.train_settings import TrainSettings
 
     folder.check_free(out)
     paintings = _open(data, domain)
@@ -91,7 +91,7 @@ def train(
             f"From ImageNet's weights, --strategy final is one layer on the encoder's own features, with no {arch} in "
             "between: leave out --arch, name a --parent, or use another strategy."
         )
-    settings = training.TrainSettings.of(get_settings())
+    settings = TrainSettings.of(get_settings())
     settings = replace(
         settings,
         strategy=strategy,

@@ -10,7 +10,8 @@ from underpaint.labelstudio.class_mapping import ClassMapping
 from underpaint_workers import training
 from underpaint_workers.dataset import Item
 from underpaint_workers.resume import Keeper
-from underpaint_workers.training import LOOKS, Progress, TrainSettings
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import LOOKS, Progress
 
 
 def train_by_folds(

@@ -19,7 +19,8 @@ from underpaint.taxonomy import LANDSCAPE
 from underpaint_workers.dataset import Dataset
 from underpaint_workers.evaluation import Metrics, evaluate
 from underpaint_workers.scenes import BASE_MANNERS, write_dataset
-from underpaint_workers.training import TrainSettings, train
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import train
 
 SCENES = 320
 SCENE_SIZE = (288, 352)

@@ -14,15 +14,16 @@ import torch
 
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.labelstudio.class_mapping import ClassMapping
+from underpaint.orphans import be_parent
 from underpaint.segmenter.segmenter import resolve_device
 from underpaint_workers import rank, torchrun
 from underpaint_workers.assignment import Assignment
 from underpaint_workers.dataset import Item
 from underpaint_workers.folds import train_by_folds
-from underpaint_workers.orphans import be_parent
 from underpaint_workers.resume import Keeper
 from underpaint_workers.scratch import scratch
-from underpaint_workers.training import Progress, TrainSettings
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress
 
 
 class ProcessKilled(RuntimeError):

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import BinaryIO
 
-from underpaint_workers.orphans import end_with_parent
+from underpaint.orphans import end_with_parent
 from underpaint_workers.precedence import step_back
 
 ERROR = "error-*.pickle"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +18,7 @@ from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.label_config import Label
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
-
-if TYPE_CHECKING:
-    from underpaint_workers.training import TrainSettings
+from underpaint_workers.train_settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +101,7 @@ class Keeper:
 
     @classmethod
     def of(
-        cls, store: Store, project: str, snapshot: str, labels: Sequence[Label | str], settings: "TrainSettings"
+        cls, store: Store, project: str, snapshot: str, labels: Sequence[Label | str], settings: TrainSettings
     ) -> "Keeper":
         """For the training of ``labels`` on the snapshot with this fingerprint.
 
@@ -168,7 +166,7 @@ class Keeper:
         store.remove_files(project, FOLDER)
 
 
-def fingerprint(settings: "TrainSettings") -> str:
+def fingerprint(settings: TrainSettings) -> str:
     """12 hex digits that change with what decides on the result of a training; what it runs on doesn't."""
     values = asdict(settings) | {"device": "", "threads": None, "processes": 0, "gpu_memory": 1.0}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

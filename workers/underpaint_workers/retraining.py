@@ -35,7 +35,8 @@ from underpaint_workers.resume import Keeper, fingerprint
 from underpaint_workers.run_report import RunReport
 from underpaint_workers.runs import Run
 from underpaint_workers.scratch import scratch
-from underpaint_workers.training import Progress, TrainSettings
+from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.training import Progress
 
 log = logging.getLogger(__name__)
 

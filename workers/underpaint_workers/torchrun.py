@@ -5,7 +5,7 @@ It ends, and they with it, when the process that started it ends.
 
 import sys
 
-from underpaint_workers.orphans import be_parent, end_with_parent
+from underpaint.orphans import be_parent, end_with_parent
 
 KILLED = 3
 """Exit status where one of the processes was killed by the system, rather than failed."""

@@ -11,7 +11,7 @@ from rq import Queue, SpawnWorker
 from rq.executions import Execution
 from rq.job import Job
 
-from underpaint_workers.orphans import be_parent, end_with_parent
+from underpaint.orphans import be_parent, end_with_parent
 
 log = logging.getLogger(__name__)
 

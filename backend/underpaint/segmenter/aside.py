@@ -5,11 +5,8 @@ of that. A niced thread of the server's would not do: the threads it starts are 
 this file is that process.
 """
 
-import contextlib
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from underpaint.orphans import end_with_parent
+
 NICENESS = 5  # a third of a core's share; with much more, a backend that is never idle would hardly come to swap
-_PR_SET_PDEATHSIG = 1
 
 
 def openvino() -> Any:
@@ -47,8 +45,7 @@ def compiled_aside(model: Any, shapes: Sequence[Sequence[int]], options: Mapping
 
 def _main(folder: Path, shapes: Sequence[Sequence[int]], options: Mapping[str, Any]) -> None:
     os.nice(NICENESS)
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     core = openvino().Core()
     model = core.read_model(folder / "model.xml")
     for index, shape in enumerate(shapes):
