@@ -12,7 +12,16 @@ from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.segmenter.architecture import Architecture, build
 from underpaint.segmenter.encoder_weights import load_imagenet
 from underpaint_workers.dataset import Item
-from underpaint_workers.strategies import STRATEGIES, Strategy, add_layer, fold_layer, last_stage, select, set_training
+from underpaint_workers.strategies import (
+    STRATEGIES,
+    Strategy,
+    add_layer,
+    choose,
+    fold_layer,
+    last_stage,
+    select,
+    set_training,
+)
 from underpaint_workers.train_settings import TrainSettings
 from underpaint_workers.training import train
 
@@ -154,3 +163,23 @@ def _card(make_checkpoint: Callable[..., Checkpoint], name: str):  # type: ignor
     from dataclasses import replace
 
     return replace(make_checkpoint(CLASSES, "sky").card, architecture=name)
+
+
+@pytest.mark.parametrize(
+    ("paintings", "seen", "expected"), [(1, 1.0, "head"), (4, 1.0, "head"), (5, 1.0, "all"), (40, 0.5, "head")]
+)
+def test_auto_lets_all_learn_from_enough_paintings_of_enough_classes(
+    paintings: int, seen: float, expected: str
+) -> None:
+    assert choose("auto", paintings, parent=True, seen=seen) == expected
+    assert choose("stage4", paintings, parent=True, seen=seen) == "stage4"
+
+
+def test_auto_counts_the_parents_classes_among_the_labels(make_checkpoint: Callable[..., Checkpoint]) -> None:
+    parent = Checkpoint.from_module(_net(), _card(make_checkpoint, "FPN"))
+    items = _items(5)
+    settings = TrainSettings(architecture="FPN", min_steps=1, epochs=1, image_size=64, device="cpu")
+    assert train(items, CLASSES, parent, settings).card.settings["strategy"] == "all"
+    one_class = [(image, np.zeros_like(ids)) for image, ids in items]
+    assert train(one_class, CLASSES, parent, settings).card.settings["strategy"] == "head"
+    assert train(one_class, CLASSES, None, settings).card.settings["strategy"] == "all"

@@ -101,9 +101,9 @@ def train(
     channels = paintings[0][0].shape[2]
     if parent and not fits(parent.card, settings.architecture, settings.encoder, settings.options, channels):
         parent = None  # its weights fit no other net
-    strategy = choose(settings.strategy, len(paintings), parent is not None)
-    if parent:
-        mapping = mapping or ClassMapping.of(classes, parent.card.classes)
+    mapping = (mapping or ClassMapping.of(classes, parent.card.classes)) if parent else None
+    strategy = choose(settings.strategy, len(paintings), parent is not None, _seen(paintings, mapping))
+    if parent and mapping:
         module, card = from_parent(parent, tuple(classes), strategy, settings.image_size, paintings, mapping)
     else:
         module, card = from_imagenet(
@@ -217,6 +217,13 @@ def _backward(state: State, images: Tensor, class_maps: Tensor, criterion: Loss,
         torch.cuda.empty_cache()
         log.warning("%s ran out of memory: batches go through it in %d parts now", state.device, state.parts)
     return group.add_up(state.module, total)
+
+
+def _seen(paintings: Sequence[Item], mapping: ClassMapping | None) -> float:
+    """Share (0–1) of the classes that the parent knows of which there are pixels; 1 without a parent."""
+    known = {index for index, sources in enumerate(mapping.sources) if sources} if mapping else set()
+    labelled = set().union(*(np.unique(ids).tolist() for _, ids in paintings))
+    return len(labelled & known) / len(known) if known else 1.0
 
 
 def _card(classes: tuple[str, ...], channels: int, settings: TrainSettings) -> Card:
