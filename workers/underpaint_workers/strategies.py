@@ -33,9 +33,9 @@ def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool, see
     That is ``all``, unless there is a parent and fewer than five paintings, or fewer than two thirds of its classes
     are `seen` (0–1) among their pixels: ``head`` forgets less. The base has an mIoU of 0.45 on 14 painted scenes in
     manners new to it, with one class renamed; after one painting it was 0.26 with ``all`` and 0.40 with ``head``, after
-    four 0.41 and 0.43, after ten 0.52 with ``all``. Classes without a pixel lose most: after one painting water lost 0.52 with ``all`` and 0.15
-    with ``head``, boats 0.36 and 0.13 (a run each). From ImageNet's weights, which know no classes, five paintings gave
-    0.30 with ``all`` and 0.27 with ``head``.
+    four 0.41 and 0.43, after ten 0.52 with ``all``. Classes without a pixel lose most: after one painting water lost
+    0.52 with ``all`` and 0.15 with ``head``, boats 0.36 and 0.13 (a run each). From ImageNet's weights, which know no
+    classes, five paintings gave 0.30 with ``all`` and 0.27 with ``head``.
 
     Raises:
         ValueError: ``extra`` is wanted without a parent, whose classes it would build on.
