@@ -20,6 +20,7 @@ from underpaint.admin import Admin, AdminError
 from underpaint.checkpoints.store import StoreError
 from underpaint.labelstudio.client import LabelStudioError
 from underpaint.project import ProjectError
+from underpaint.serving.memory import limit_arenas
 from underpaint.settings import get_settings
 from underpaint.up import up as run_up
 
@@ -44,6 +45,7 @@ def up(port: Port = 9090, host: Host = "127.0.0.1", store: StoreUrl = None) -> N
 def serve(port: Port = 9090, host: Host = "127.0.0.1", store: StoreUrl = None) -> None:
     """Run the ML backend that Label Studio connects to."""
     _set_store(store)
+    limit_arenas()  # before any thread starts
     from underpaint.serving.app import create_app  # torch takes seconds to import; status and rollback don't need it
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
