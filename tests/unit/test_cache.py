@@ -120,6 +120,20 @@ def test_another_process_of_the_same_folder_finds_it(cache: PredictionCache, tmp
     assert cache.get("b") == prediction(7)
 
 
+def test_a_process_that_makes_the_file_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None, check_same_thread=False)
+    with closing(other):
+        other.execute("BEGIN IMMEDIATE")  # before it is a write-ahead log, SQLite waits for nobody
+        other.execute("CREATE TABLE anything (name TEXT)")
+        release = threading.Timer(0.3, other.commit)
+        release.start()
+        with closing(PredictionCache(tmp_path, 1_000_000)) as cache:
+            cache.put("a", prediction())
+            assert cache.get("a") == prediction()
+        release.join()
+    assert caplog.records == []
+
+
 def _put_and_get(folder: Path, name: str, ready: Any, lost: Any) -> None:
     ready.wait()  # all make the file at once
     with closing(PredictionCache(folder, 10_000_000)) as cache:

@@ -29,6 +29,7 @@ FILE_NAME = "predictions.sqlite"
 # which is made again if it isn't kept, that is all.
 OPEN_SECONDS = 5.0
 BUSY_SECONDS = 0.1
+RETRY_SECONDS = 0.01
 # What is thrown out at once when the cache is full, so that not every put has to.
 EVICTED_SHARE = 0.1
 # Uses that are noted in memory before they are written, for a write costs more than a read.
@@ -124,14 +125,20 @@ class PredictionCache:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=OPEN_SECONDS, check_same_thread=False, isolation_level=None)
-        try:
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-        except BaseException:
-            db.close()
-            raise
-        self._db = db
+        give_up = time.monotonic() + OPEN_SECONDS
+        while self._db is None:
+            db = sqlite3.connect(self._path, timeout=OPEN_SECONDS, check_same_thread=False, isolation_level=None)
+            try:
+                db.executescript(_SCHEMA)
+                db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+            except BaseException as error:
+                db.close()
+                # SQLite doesn't wait where two make the same new file a write-ahead one: either could wait for ever.
+                if not _busy(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                self._db = db
 
     def _find(self, key: str) -> bytes | None:
         row = self._db.execute("SELECT value FROM predictions WHERE key = ?", (key,)).fetchone() if self._db else None
@@ -170,7 +177,7 @@ class PredictionCache:
         try:
             return work(*arguments)
         except sqlite3.OperationalError as error:
-            if self._db is None or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if self._db is None or not _busy(error):
                 self._complain(error)
         except sqlite3.DatabaseError as error:
             self._start_anew(error)
@@ -194,6 +201,11 @@ class PredictionCache:
         if not self._complained:
             log.warning("predictions can't be kept in %s (%s): each is made anew where it is needed", self._path, error)
         self._complained = True
+
+
+def _busy(error: BaseException) -> bool:
+    # The lower byte is the code, and what is above says more of it.
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 @lru_cache(maxsize=256)
