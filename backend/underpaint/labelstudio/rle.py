@@ -24,6 +24,12 @@ _PACKET_BITS = 1 + 2 + _LENGTH_SIZES[-1] + _WORD
 _CHANNELS = 4
 _SLACK = 8  # bytes past the end that a packet may be looked for in, or written over with zeros
 _TRUNCATED, _GARBLED = 1, 2
+_EACH_BYTE, _LOW_BITS, _GATHER = (
+    np.uint64(0x0101010101010101),
+    np.uint64(0x7F7F7F7F7F7F7F7F),
+    np.uint64(0x0102040810204080),
+)
+_LOWEST_BIT = np.array([0] + [(byte & -byte).bit_length() - 1 for byte in range(1, 256)])
 
 
 class RleError(ValueError):
@@ -86,26 +92,36 @@ def decode(rle: Sequence[int], shape: tuple[int, int]) -> Bytes:
 @compiled
 def _edges(flat: Bytes) -> Indices:
     """The pixels at which `flat` changes between zero and anything else, the first from zero."""
-    edges, found, value, eight = np.empty(1024, np.int64), 0, np.uint8(0), np.uint64(0)
+    edges, found, before, alike = np.empty(1024, np.int64), 0, np.uint64(0), np.uint64(0)
     words, word = flat[: flat.size // 8 * 8].view(np.uint64), 0
     while True:
         # Most often nothing changes within eight pixels.
-        while word < words.size and words[word] == eight:
+        while word < words.size and words[word] == alike:
             word += 1
-        if 8 * word >= flat.size:
-            return edges[:found]
         if found + 8 > edges.size:
             longer = np.empty(2 * edges.size, np.int64)
             for edge in range(found):
                 longer[edge] = edges[edge]
             edges = longer
-        for pixel in range(8 * word, min(8 * word + 8, flat.size)):
-            if (flat[pixel] != 0) != (value != 0):
-                value = flat[pixel]
-                edges[found] = pixel
-                found += 1
-        eight = np.uint64(value) * np.uint64(0x0101010101010101)
+        if word == words.size:
+            break
+        # The top bit of each byte tells whether it is set; a product gathers them in one byte, the first pixel lowest.
+        tops = ((words[word] & _LOW_BITS) + _LOW_BITS | words[word]) & ~_LOW_BITS
+        bits = (tops >> np.uint64(7)) * _GATHER >> np.uint64(56)
+        changes = (bits ^ (bits << np.uint64(1) | before)) & np.uint64(0xFF)
+        while changes:
+            edges[found] = 8 * word + _LOWEST_BIT[changes]
+            found += 1
+            changes &= changes - np.uint64(1)
+        before = bits >> np.uint64(7)
+        alike = (words[word] >> np.uint64(56)) * _EACH_BYTE
         word += 1
+    for pixel in range(8 * words.size, flat.size):
+        if (flat[pixel] != 0) != (before != 0):
+            before ^= np.uint64(1)
+            edges[found] = pixel
+            found += 1
+    return edges[:found]
 
 
 @compiled
