@@ -122,10 +122,11 @@ def measure(
         strips: URLs of images that take little time, for what is missing of `predictions` after the load.
         swaps: how many.
         predictions: how many in all, before memory is read again.
-        first: how many, before it is read for the first time.
+        first: how many, before it is read for the first time; of both kinds of images, as are as many of the last.
         pause: seconds from one promotion to the next, at least.
     """
-    predict_many(port, paintings, first)
+    both = [*paintings, *strips]
+    predict_many(port, both, first)
     memory = resident_mib(process)
     with constant_load(port, paintings) as steady:
         time.sleep(swaps * pause)
@@ -135,8 +136,9 @@ def measure(
             started = time.perf_counter()
             taken.append(swap(port, store, signals, versions[number % 2]))
             time.sleep(max(0.0, pause - (time.perf_counter() - started)))
-    done = first + len(steady.seconds) + len(swapping.seconds)
+    done = 2 * first + len(steady.seconds) + len(swapping.seconds)
     predict_many(port, strips, max(0, predictions - done))
+    predict_many(port, both, first)
     memory_after = resident_mib(process)
     return {
         "swap_count": swaps,

@@ -14,6 +14,7 @@ from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.label_config import LabelConfig
 from underpaint.labelstudio.label_space import LabelSpace
 from underpaint.segmenter.segmenter import Segmenter, resolve_device
+from underpaint.serving.memory import give_back
 from underpaint.settings import Settings
 from underpaint.signals import Signals
 
@@ -65,6 +66,7 @@ class Champions:
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._stopping = threading.Event()
+        self._let_go = threading.Event()
         self._threads = [
             threading.Thread(target=self._listen, name="promotions", daemon=True),
             threading.Thread(target=self._poll, name="store-poll", daemon=True),
@@ -131,6 +133,7 @@ class Champions:
             return
         with seat.lock:
             seat.champion, seat.segmenter, seat.refused, seat.hopeless = version, challenger, None, False
+        self._let_go.set()
         log.info("project %s: now serves %s", project, seat.version)
 
     def _seat(self, project: str) -> _Seat:
@@ -176,6 +179,7 @@ class Champions:
             for seat in loaded[: -self._settings.max_loaded]:
                 # Requests that hold the segmenter finish with it; the seat only lets go.
                 seat.segmenter = None
+                self._let_go.set()
 
     def _listen(self) -> None:
         while not self._stopping.is_set():
@@ -187,6 +191,9 @@ class Champions:
 
     def _poll(self) -> None:
         while not self._stopping.wait(self._settings.poll_seconds):
+            if self._let_go.is_set():  # some seconds ago, as a rule, so that the last request that held it is done
+                self._let_go.clear()
+                give_back()
             for project in list(self.versions()):
                 self._refresh_safely(project)
 
