@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -153,6 +154,18 @@ def test_openvino_answers_several_threads_at_once(checkpoint: Checkpoint) -> Non
     expected = [shared(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         assert all(torch.equal(*pair) for pair in zip(pool.map(shared, batches), expected, strict=True))
+
+
+def test_openvino_leaves_every_thread_all_cores(checkpoint: Checkpoint) -> None:
+    segmenter = Segmenter(checkpoint, runtime=f"openvino-float32-{choice.cores()}")
+    allowed = set()
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(segmenter.predict, painting(320, width)[0]) for width in (256, 320) * 20]
+        while not all(each.done() for each in running):
+            for status in Path("/proc/self/task").glob("*/status"):
+                with suppress(OSError):  # threads come and go
+                    allowed |= set(re.findall(r"Cpus_allowed_list:\s*(.*)", status.read_text()))
+    assert len(allowed) == 1, "a pinned thread waits for its core while another is idle"
 
 
 @pytest.mark.parametrize("name", [REFERENCE, OPENVINO])

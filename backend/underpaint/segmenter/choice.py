@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 REFERENCE = "torch-float32"
 AGREEMENT = 0.995
 """Share of pixels whose class a runtime must see as the reference does."""
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("torch", "openvino", "segmentation_models_pytorch", "timm")
 _ROUNDS = 5
 

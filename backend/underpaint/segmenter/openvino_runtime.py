@@ -47,6 +47,8 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": passes,
             "INFERENCE_NUM_THREADS": threads,
+            # The models of two sizes would be pinned to the same core, with another idle beside it.
+            "ENABLE_CPU_PINNING": False,
         }
         self._classifier: Classifier | None = classifier.eval()
         self._graph = graph

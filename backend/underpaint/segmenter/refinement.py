@@ -30,6 +30,7 @@ _REACH = max(_DISTANCES)
 _ALIKE = 0.15  # colours that differ by this part of the mean difference to the neighbours are alike
 _STAYING = 0.1  # what a place keeps of its own, where a neighbour of its very colour gives 1
 _SHARPENING = 1.2  # means are less confident than they are right; this power gives back what the walk took
+_LEAST = (1e-18, 1e-12)  # weight and probability: less has no effect, but products that are no normal floats take long
 _TINY = 1e-30  # a picture of one colour has no difference to divide by, and the least float's inverse is infinite
 
 Floats = NDArray[np.float32]
@@ -92,6 +93,7 @@ def _refine_one(probabilities: Floats, picture: Floats) -> Floats:
 @compiled
 def _differences(picture: Floats) -> Floats:
     """Logarithms (40, h, w), at most 0, of how alike the neighbours of each place of `picture` (channels, h, w) are."""
+    least = np.float32(np.log(_LEAST[0]))
     channels, height, width = picture.shape
     padded = np.empty((channels, height + 2 * _REACH, width + 2 * _REACH), np.float32)
     _pad(picture, padded)
@@ -121,7 +123,7 @@ def _differences(picture: Floats) -> Floats:
         for number in range(_NEIGHBOURS):
             values = found[number, y]
             for x in range(width):
-                values[x] *= usual[x]
+                values[x] = max(values[x] * usual[x], least)
     return found
 
 
@@ -129,7 +131,7 @@ def _differences(picture: Floats) -> Floats:
 def _walk(probabilities: Floats, weights: Floats) -> Floats:
     """`probabilities` (classes, h, w) after all steps, with weights (40, h, w) of the neighbours."""
     classes, height, width = probabilities.shape
-    walked = probabilities.copy()
+    walked = np.maximum(probabilities, np.float32(_LEAST[1]))
     padded = np.empty((classes, height + 2 * _REACH, width + 2 * _REACH), np.float32)
     share = np.empty(width, np.float32)
     for step in range(len(_WALK)):
