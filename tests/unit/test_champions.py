@@ -1,8 +1,5 @@
-import ctypes
 import gc
 import math
-import platform
-import resource
 import threading
 import time
 import weakref
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from heap import HOLE_MIB, hole, needs_glibc, resident_mib
 from underpaint.checkpoints.checkpoint import Checkpoint
 from underpaint.checkpoints.store import Store, StoreError
 from underpaint.labelstudio.label_config import LabelConfig, parse
@@ -108,29 +106,18 @@ def test_a_lost_message_is_made_up_for_by_the_poll(
     lonely.stop()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc, which keeps what is freed")
+@needs_glibc
 def test_memory_goes_back_to_the_system_after_a_swap(settings: Settings, store: Store, make_checkpoint: Make) -> None:
     first, second = (store.put(make_checkpoint(("sky", "water"), name)) for name in ("sky", "water"))
     alone = settings.model_copy(update={"poll_seconds": 0.2})
     swapping = Champions(alone, store, Signals("redis://127.0.0.1:1", "q"))
     store.promote(PROJECT, first, "test", "first", {})
     swapping.serving(PROJECT, CONFIG)
-
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
-    blocks = [libc.malloc(4000) for _ in range(20_000)]
-    for block in blocks:
-        ctypes.memset(block, 1, 4000)
-    full = _resident_mib()
-    for block in blocks[:-1]:  # the last one keeps those below it from the system
-        libc.free(block)
-    assert _resident_mib() > full - 20
-
-    swapping.start()
-    store.promote(PROJECT, second, "test", "second", {})
-    _wait_for(lambda: swapping.version(PROJECT, CONFIG) == second and _resident_mib() < full - 50)
+    with hole() as full:
+        swapping.start()
+        store.promote(PROJECT, second, "test", "second", {})
+        _wait_for(lambda: swapping.version(PROJECT, CONFIG) == second and resident_mib() < full - HOLE_MIB / 2)
     swapping.stop()
-    libc.free(blocks[-1])
 
 
 def test_the_old_champion_serves_until_the_new_one_is_warm(
@@ -369,11 +356,6 @@ def test_a_first_champion_that_does_not_load_leaves_the_base_serving(
     segmenter = with_base.serving(PROJECT, CONFIG)
     assert segmenter is not None
     assert segmenter.version == with_base.version(PROJECT, CONFIG) == base.name
-
-
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -1,8 +1,10 @@
-import platform
 import subprocess
 import sys
+import threading
+import time
 
-import pytest
+from heap import HOLE_MIB, hole, needs_glibc, resident_mib
+from underpaint.serving.memory import give_back_at_rest
 
 HEAPS = """
 import ctypes, threading
@@ -34,7 +36,23 @@ def heaps(*, limited: bool) -> int:
     )
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc, whose heaps are limited")
+@needs_glibc
 def test_threads_share_a_few_heaps() -> None:
     assert heaps(limited=False) > 4
     assert heaps(limited=True) <= 2
+
+
+@needs_glibc
+def test_memory_goes_back_to_the_system_once_the_process_rests() -> None:
+    stopping = threading.Event()
+    watching = threading.Thread(target=give_back_at_rest, args=(stopping,))
+    with hole() as full:
+        watching.start()
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert resident_mib() > full - HOLE_MIB / 4, "who is busy is let alone"
+        while resident_mib() > full - HOLE_MIB / 2:
+            assert time.monotonic() < until + 10
+            time.sleep(0.1)
+    stopping.set()
+    watching.join()

@@ -18,6 +18,7 @@ from underpaint.serving.batcher import Batcher
 from underpaint.serving.cache import PredictionCache
 from underpaint.serving.champions import UNTRAINED, Champions
 from underpaint.serving.jobs import Jobs
+from underpaint.serving.memory import give_back_at_rest
 from underpaint.serving.predictor import Call, Predictor, Slot, Task
 from underpaint.serving.retrains import Retrains
 from underpaint.settings import Settings
@@ -43,14 +44,17 @@ class Backend:
         self._handed_over = 0
         self._fetcher = lru_cache(maxsize=64)(self._new_fetcher)
         self._connections: dict[str, tuple[str, str]] = {}
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         # What was imported stays, and looking through all of it for garbage would stop every thread for 0.2 s.
         gc.freeze()
+        threading.Thread(target=give_back_at_rest, args=(self._stopping,), name="memory", daemon=True).start()
         self.champions.start()
         self.retrains.start()
 
     def stop(self) -> None:
+        self._stopping.set()
         self.predictor.stop()
         self.batcher.stop()
         self.cache.close()
