@@ -183,3 +183,24 @@ def test_auto_counts_the_parents_classes_among_the_labels(make_checkpoint: Calla
     one_class = [(image, np.zeros_like(ids)) for image, ids in items]
     assert train(one_class, CLASSES, parent, settings).card.settings["strategy"] == "head"
     assert train(one_class, CLASSES, None, settings).card.settings["strategy"] == "all"
+
+
+def test_a_net_that_learned_from_few_paintings_goes_half_way_back_to_its_parent(
+    make_checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = Checkpoint.from_module(_net(), _card(make_checkpoint, "FPN"))
+    settings = TrainSettings(strategy="all", architecture="FPN", min_steps=3, epochs=1, image_size=64, device="cpu")
+
+    def learn(few: int, paintings: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("underpaint_workers.training.FEW", few)
+        return train(_items(paintings), (*CLASSES[:2], "volcano"), parent, settings).module().state_dict()
+
+    start, far, half = parent.module().state_dict(), learn(2, 2), learn(3, 2)
+    assert far.keys() == half.keys()
+    for name, learned in far.items():
+        if name.startswith("segmentation_head."):
+            torch.testing.assert_close(half[name][:2], start[name][:2].lerp(learned[:2], 0.5))
+            assert torch.equal(half[name][2], learned[2]), "what a new class learned is all that it has"
+        elif learned.is_floating_point():
+            torch.testing.assert_close(half[name], start[name].lerp(learned, 0.5))
+    assert any(not torch.equal(half[name], far[name]) for name in far if not name.startswith("segmentation_head."))

@@ -50,6 +50,35 @@ def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool, see
     return "all" if not parent or (paintings >= FEW and seen >= SEEN) else "head"
 
 
+class HalfWay:
+    """Moves a net's weights half-way back to those that it started from, its parent's.
+
+    There it keeps most of what it knew and has most of what it learned from few paintings (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022). The base has an mIoU of 0.438 on 14 painted scenes in manners new to
+    it. Means of three seeds, ``head``, as learned and half-way: after one painting 0.375 and 0.439, after two 0.369 and
+    0.464, after four 0.445 and 0.479. With more it costs: after six, ``all``, two seeds, 0.565 and 0.520.
+    """
+
+    def __init__(self, module: nn.Module, sources: Sequence[tuple[int, ...]]) -> None:
+        """Remember the weights of `module`; `sources` are the parent's classes of each row of its last layer.
+
+        Rows without any stay as they are learned.
+        """
+        self._start = {name: value.clone() for name, value in module.state_dict().items()}
+        self._last = last_layer(module)[0]
+        self._fresh = [row for row, ids in enumerate(sources) if not ids]
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module) -> None:
+        """Move the weights of `module`, which has the parts of the one that this was made of."""
+        for name, weights in module.state_dict().items():
+            if weights.is_floating_point():
+                learned = weights[self._fresh] if name.startswith(self._last) else None
+                weights.lerp_(self._start[name], 0.5)
+                if learned is not None:
+                    weights[self._fresh] = learned
+
+
 def select(module: nn.Module, strategy: Strategy) -> None:
     """Let just those parameters of a net require gradients that `strategy` names."""
     module.requires_grad_(strategy == "all")

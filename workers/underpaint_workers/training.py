@@ -27,7 +27,7 @@ from underpaint_workers.mixing import classmix
 from underpaint_workers.resume import Keeper, State
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
-from underpaint_workers.strategies import Strategy, choose, fold_layer, select, set_training
+from underpaint_workers.strategies import FEW, HalfWay, Strategy, choose, fold_layer, select, set_training
 from underpaint_workers.train_settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ def train(
             _card(tuple(classes), channels, settings), strategy, paintings, settings.allow_noncommercial
         )
     module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    back = HalfWay(module, mapping.sources) if mapping and len(paintings) < FEW else None
     select(module, strategy)
     set_training(module)
     weight = class_weights((torch.from_numpy(ids) for _, ids in paintings), len(classes), settings.class_weight)
@@ -147,7 +148,7 @@ def train(
         before, state.done = state.done, max(state.step / steps, state.seconds / (settings.minutes * 60))
         _move(state.average, module, 1 - math.exp((before - state.done) / AVERAGED))
         if validation and state.done * LOOKS >= len(state.stopping.scores) + 1:
-            challenger = _finished(state.average, strategy, card)
+            challenger = _finished(state.average, strategy, card, back)
             miou = evaluate(Segmenter(challenger, device), validation, classes).miou if group.is_first else 0.0
             state.stopping.look(challenger, group.agree(miou))
         if keeper:
@@ -157,7 +158,7 @@ def train(
     if keeper:
         keeper.keep(state, now=True)  # what follows may be killed as well
 
-    made = state.stopping.best or _finished(state.average, strategy, card)
+    made = state.stopping.best or _finished(state.average, strategy, card, back)
     facts = {"steps": state.step, "strategy": strategy, "paintings": len(paintings), "processes": group.size}
     card = replace(
         made.card,
@@ -247,9 +248,11 @@ def _move(average: nn.Module, module: nn.Module, share: float) -> None:
         mean.copy_(mean.lerp(now, share) if mean.is_floating_point() else now)
 
 
-def _finished(average: nn.Module, strategy: Strategy, card: Card) -> Checkpoint:
+def _finished(average: nn.Module, strategy: Strategy, card: Card, back: HalfWay | None) -> Checkpoint:
+    average = deepcopy(average)
+    if back:
+        back(average)
     if strategy == "extra":
-        average = deepcopy(average)
         fold_layer(average)
     return Checkpoint.from_module(average, card)
 

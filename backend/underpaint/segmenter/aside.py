@@ -16,7 +16,7 @@ from typing import Any
 
 from underpaint.orphans import end_with_parent
 
-NICENESS = 7  # a sixth of a core's share beside a busy one; with much more, a backend that is never idle would hardly come to swap
+NICENESS = 7  # a sixth of a core; with much more, a backend that is never idle would hardly come to swap
 
 
 def openvino() -> Any:
