@@ -65,7 +65,8 @@ def table(results: list[Result]) -> str:
         for strategy in (AUTO, *STRATEGIES):
             runs = [each for each in results if (each["n"], each["strategy"]) == (n, strategy)]
             if runs:
-                cells = (_spread([each[key] for each in runs]) for key in ("miou", "accuracy", "minutes"))
+                cells = [_spread([each[key] for each in runs], 3) for key in ("miou", "accuracy")]
+                cells.append(_spread([each["minutes"] for each in runs], 1))
                 lines.append(f"| {n} | {strategy} | {' | '.join(cells)} | {len(runs)} |")
     return "\n".join(lines)
 
@@ -146,9 +147,8 @@ def _auto(results: list[Result]) -> list[Result]:
     return [each | {"strategy": AUTO} for each in results if each["strategy"] == choose("auto", each["n"], False)]
 
 
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.3f}" if max(values) < 1.5 else f"{statistics.mean(values):.1f}"
-    return f"{mean} ({min(values):.3g}–{max(values):.3g})"
+def _spread(values: list[float], digits: int) -> str:
+    return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
