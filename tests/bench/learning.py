@@ -36,13 +36,19 @@ def run(data: Path, n: int, strategy: str, seed: int) -> Result:
     from underpaint.segmenter.segmenter import Segmenter
     from underpaint_workers.dataset import Dataset
     from underpaint_workers.evaluation import evaluate
-    from underpaint_workers.train_settings import TrainSettings
+    from underpaint_workers.train_settings import SCENES, TrainSettings
     from underpaint_workers.training import train
 
     torch.set_num_threads(1)
     paintings, unseen = Dataset.open(data / "train"), Dataset.open(data / "val")
     drawn = np.random.default_rng(seed).permutation(len(paintings.names))[:n]
-    settings = TrainSettings(strategy=strategy, seed=seed, device="cpu", minutes=UNBOUNDED)  # type: ignore[arg-type]
+    settings = TrainSettings(
+        strategy=strategy,  # type: ignore[arg-type]
+        seed=seed,
+        device="cpu",
+        minutes=UNBOUNDED,
+        scenes=SCENES,
+    )
     started = time.process_time()
     checkpoint = train([paintings.load(paintings.names[i]) for i in drawn], paintings.classes, None, settings)
     seconds = time.process_time() - started
@@ -135,9 +141,9 @@ def main() -> None:
 def _stamp() -> str:
     """8 hex digits that change with any default of the training."""
     from underpaint_workers.augmentation import Augmentation
-    from underpaint_workers.train_settings import TrainSettings
+    from underpaint_workers.train_settings import SCENES, TrainSettings
 
-    return hashlib.sha256(repr((TrainSettings(), Augmentation(1))).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((TrainSettings(scenes=SCENES), Augmentation(1))).encode()).hexdigest()[:8]
 
 
 def _auto(results: list[Result]) -> list[Result]:

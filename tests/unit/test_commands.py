@@ -25,7 +25,7 @@ from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
 from underpaint_workers import training
 from underpaint_workers.dataset import Dataset, Item, write_classes, write_item
-from underpaint_workers.train_settings import TrainSettings
+from underpaint_workers.train_settings import SCENES, TrainSettings
 
 CLASSES = ("sky", "water")
 # softmax((3, 0)) is what the net is sure of everywhere, and the refinement raises it to the power of 1.2.
@@ -313,6 +313,29 @@ def test_a_checkpoint_without_its_card_is_none_yet(tmp_path: Path, sky: Checkpoi
     (tmp_path / "card.json").rmdir()
     with pytest.raises(FolderError, match=r"card\.json"):
         checkpoint_folder.read(tmp_path)
+
+
+def test_train_paints_scenes_beside_few_paintings_of_landscapes(
+    underpaint: Command, data: Path, sky: Checkpoint, tmp_path: Path
+) -> None:
+    def scenes(name: str, *arguments: str | Path) -> int:
+        out = tmp_path / name
+        status, _, remarks = underpaint(
+            "train", "--data", data, "--arch", "FPN", "--strategy", "head", "--out", out, *arguments
+        )
+        assert status == 0, remarks
+        return int(checkpoint_folder.read(out).card.settings["scenes"])
+
+    assert scenes("few", "--parent", "imagenet") == SCENES
+    assert scenes("fewer", "--parent", "imagenet", "--scenes", "3") == 3
+    assert scenes("none", "--parent", "imagenet", "--scenes", "0") == 0
+    checkpoint_folder.write(tmp_path / "parent", sky)
+    assert scenes("learned", "--parent", tmp_path / "parent") == 0
+    (data / "domains.json").write_text(json.dumps(dict.fromkeys(("both", "sky", "water"), "photograph")))
+    assert scenes("photographs", "--parent", "imagenet", "--scenes", "3") == 0
+    (data / "domains.json").unlink()
+    write_classes(data, ("wall", "window"))
+    assert scenes("houses", "--parent", "imagenet") == 0
 
 
 def test_train_writes_a_scored_checkpoint(underpaint: Command, data: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from underpaint.taxonomy import LANDSCAPE
+from underpaint.taxonomy import LANDSCAPE, UNLABELLED
 from underpaint_workers.dataset import Dataset, DatasetError
-from underpaint_workers.scenes import MANNERS, paint, write_dataset
+from underpaint_workers.scenes import MANNERS, paint, paint_items, write_dataset
 from underpaint_workers.scenes.brush import Layer, Tip, paint_layer
 from underpaint_workers.scenes.composition import compose
 from underpaint_workers.scenes.material import CLASS_OF, Material
@@ -144,3 +144,15 @@ def test_the_command_writes_a_data_set(tmp_path: Path) -> None:
     (image,) = (tmp_path / "images").iterdir()
     assert Image.open(image).size == (80, 64)
     assert image.name.startswith("ink-wash")
+
+
+def test_items_have_the_ids_of_the_classes_that_are_asked_for() -> None:
+    items = paint_items(("volcano", "Water", "sky"), 4, 5, SMALL)
+    for (image, everything), (same, some) in zip(paint_items(LANDSCAPE, 4, 5, SMALL), items, strict=True):
+        assert np.array_equal(image, same)
+        expected = np.full(SMALL, UNLABELLED)
+        expected[everything == LANDSCAPE.index("sky")] = 2
+        expected[everything == LANDSCAPE.index("water")] = 1
+        assert np.array_equal(some, expected)
+    assert set(np.unique([ids for _, ids in items])) == {1, 2, UNLABELLED}
+    assert paint_items(("wall", "window", "sky"), 3, 5, SMALL) == []

@@ -66,17 +66,26 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest time to train.")] = None,
     folds: Annotated[int | None, typer.Option(min=0, help="Find how long to train by cross-validation.")] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Painted scenes to learn from beside fewer than 20 paintings of landscapes, from imagenet; never "
+            "beside another domain.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a checkpoint on a data set."""
     import numpy as np
 
     from underpaint.checkpoints import folder
+    from underpaint_workers.dataset import PAINTING
     from underpaint_workers.gate import ENOUGH_PAINTINGS
     from underpaint_workers.parallel import train_in_parallel
     from underpaint_workers.parent import find_parent
     from underpaint_workers.score_table import score_table
-    from underpaint_workers.train_settings import TrainSettings
+    from underpaint_workers.train_settings import SCENES, TrainSettings
 
     folder.check_free(out)
     paintings = _open(data, domain)
@@ -101,6 +110,7 @@ def train(
         seed=seed,
         folds=settings.folds if folds is None else folds,
         minutes=settings.minutes if minutes is None else minutes,
+        scenes=(SCENES if scenes is None else scenes) if paintings.domains.get(names[0], PAINTING) == PAINTING else 0,
     )
     with _bar() as bar:
         line = bar.add_task("train", total=None)
@@ -132,7 +142,8 @@ def train(
     if as_json:
         _print_json(facts | ({"metrics": asdict(metrics)} if metrics else {}))
         return
-    learned = f"{len(names)} painting{'' if len(names) == 1 else 's'}, strategy {facts['strategy']}"
+    beside = f" and {painted} scenes" if (painted := checkpoint.card.settings.get("scenes")) else ""
+    learned = f"{len(names)} painting{'' if len(names) == 1 else 's'}{beside}, strategy {facts['strategy']}"
     console.print(f"{facts['version']} in {out}: {learned}, {facts['seconds']:.0f} s", soft_wrap=True)
     if metrics:
         console.print(score_table(metrics))

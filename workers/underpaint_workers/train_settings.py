@@ -7,6 +7,9 @@ from underpaint.settings import Settings
 from underpaint_workers.augmentation import SCALES
 from underpaint_workers.strategies import Strategy
 
+SCENES = 40
+"""Painted scenes beside few paintings of landscapes; to paint them takes a core some six seconds."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -47,6 +50,8 @@ class TrainSettings:
     """Weight of the Lovász-softmax loss beside cross-entropy."""
     dice: float = 0.0
     """Weight of the Dice loss beside cross-entropy."""
+    scenes: int = 0
+    """Painted scenes to learn from beside fewer than twenty paintings, from ImageNet's weights."""
     seed: int = 0
     architecture: str = "Hypercolumn"
     options: dict[str, Any] = field(default_factory=dict)

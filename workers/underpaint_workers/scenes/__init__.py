@@ -4,8 +4,8 @@ From plan to picture: ``composition`` lays materials out on a ``plan``, ``palett
 ``brush`` paints them in one of the ``manners``.
 """
 
-from .dataset import write_dataset
+from .dataset import paint_items, write_dataset
 from .manners import BASE_MANNERS, DEMO_MANNERS, MANNERS
 from .scene import Scene, paint
 
-__all__ = ["BASE_MANNERS", "DEMO_MANNERS", "MANNERS", "Scene", "paint", "write_dataset"]
+__all__ = ["BASE_MANNERS", "DEMO_MANNERS", "MANNERS", "Scene", "paint", "paint_items", "write_dataset"]

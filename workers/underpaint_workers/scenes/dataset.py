@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from underpaint.taxonomy import LANDSCAPE
+from underpaint.labelstudio.class_mapping import ClassMapping
+from underpaint.taxonomy import LANDSCAPE, UNLABELLED
 from underpaint_workers import dataset
 
+from .manners import BASE_MANNERS
 from .scene import paint
 
 
@@ -27,3 +29,17 @@ def write_dataset(
         scene = paint(scene_seed, size, manners[index % len(manners)] if manners else None)
         dataset.write_item(folder, f"{scene.manner}-{seed}-{index:04d}", scene.image, scene.class_map)
     dataset.write_classes(folder, LANDSCAPE)
+
+
+def paint_items(classes: Sequence[str], count: int, seed: int, size: tuple[int, int]) -> list[dataset.Item]:
+    """`count` scenes in the base's manners, whose class maps hold ids of `classes`, 255 for what none of these names.
+
+    There are none where scenes show fewer than half of the `classes`: these are no landscape's.
+    """
+    mapping = ClassMapping.of(classes, LANDSCAPE)
+    if 2 * len(set(mapping.owners) - {None}) < len(classes):
+        return []
+    ids = np.array([UNLABELLED if owner is None else owner for owner in mapping.owners], np.uint8)
+    seeds = np.random.SeedSequence(seed).generate_state(count, np.uint64).tolist()
+    scenes = [paint(each, size, BASE_MANNERS[index % len(BASE_MANNERS)]) for index, each in enumerate(seeds)]
+    return [(scene.image, ids[scene.class_map]) for scene in scenes]
