@@ -35,7 +35,8 @@ def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool, see
     manners new to it, with one class renamed; after one painting it was 0.26 with ``all`` and 0.40 with ``head``, after
     four 0.41 and 0.43, after ten 0.52 with ``all``. Classes without a pixel lose most: after one painting water lost
     0.52 with ``all`` and 0.15 with ``head``, boats 0.36 and 0.13 (a run each). From ImageNet's weights, which know no
-    classes, five paintings gave 0.34 with both, ten 0.43 with ``all`` and 0.41 with ``head``, twenty 0.55 and 0.48.
+    classes, and without scenes, five paintings gave 0.34 with both, ten 0.43 with ``all`` and 0.41 with ``head``,
+    twenty 0.55 and 0.48.
 
     Raises:
         ValueError: ``extra`` is wanted without a parent, whose classes it would build on.
