@@ -21,7 +21,7 @@ Strategy = Literal["final", "extra", "head", "stage4", "all"]
 - ``all``: everything.
 """
 FEW = 5
-"""Paintings from which on a parent's encoder learns too."""
+"""Paintings from which on a parent's encoder learns too, and nothing goes back to the parent."""
 SEEN = 2 / 3
 """Share (0–1) of the parent's classes that the labels must hold pixels of for that."""
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -1,6 +1,6 @@
 """Painted scenes on disk, as a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from underpaint.taxonomy import LANDSCAPE, UNLABELLED
 from underpaint_workers import dataset
 
 from .manners import BASE_MANNERS
-from .scene import paint
+from .scene import Scene, paint
 
 
 def write_dataset(
@@ -24,9 +24,7 @@ def write_dataset(
 
     Scenes take the ``manners`` in turn; None lets each seed choose. Existing files of the same names are replaced.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(count, np.uint64)
-    for index, scene_seed in enumerate(seeds.tolist()):
-        scene = paint(scene_seed, size, manners[index % len(manners)] if manners else None)
+    for index, scene in enumerate(_paint_each(count, seed, size, manners)):
         dataset.write_item(folder, f"{scene.manner}-{seed}-{index:04d}", scene.image, scene.class_map)
     dataset.write_classes(folder, LANDSCAPE)
 
@@ -40,6 +38,10 @@ def paint_items(classes: Sequence[str], count: int, seed: int, size: tuple[int, 
     if 2 * len(set(mapping.owners) - {None}) < len(classes):
         return []
     ids = np.array([UNLABELLED if owner is None else owner for owner in mapping.owners], np.uint8)
-    seeds = np.random.SeedSequence(seed).generate_state(count, np.uint64).tolist()
-    scenes = [paint(each, size, BASE_MANNERS[index % len(BASE_MANNERS)]) for index, each in enumerate(seeds)]
-    return [(scene.image, ids[scene.class_map]) for scene in scenes]
+    return [(scene.image, ids[scene.class_map]) for scene in _paint_each(count, seed, size, BASE_MANNERS)]
+
+
+def _paint_each(count: int, seed: int, size: tuple[int, int], manners: Sequence[str] | None) -> Iterator[Scene]:
+    seeds = np.random.SeedSequence(seed).generate_state(count, np.uint64)
+    for index, scene_seed in enumerate(seeds.tolist()):
+        yield paint(scene_seed, size, manners[index % len(manners)] if manners else None)
