@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result |= measure_swaps(bench, args.swaps, args.predictions, args.pause)
         say("single tasks beside a training")
         result |= measure_beside_training(bench, args.beside)
-        result["gpu"] = gpu.table(checkpoint)
+        result["gpu"] = gpu.table(checkpoint, segmenter.runtime)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(report(result))

@@ -23,7 +23,7 @@ import torch
 from underpaint.checkpoints.checkpoint import Card
 from underpaint.segmenter.classifier import Classifier
 from underpaint.segmenter.openvino_runtime import OpenVinoRuntime
-from underpaint.segmenter.runtime import Batch, CompiledRuntime, GraphRuntime, Runtime, TorchRuntime
+from underpaint.segmenter.runtime import Batch, GraphRuntime, Runtime, TorchRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +117,10 @@ def _candidates(device: str, card: Card) -> Iterator[tuple[str, Make]]:
         for precision in (torch.float16, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
             yield f"torch-{name}", partial(TorchRuntime, f"torch-{name}", device=device, precision=precision)
+            # Not torch.compile: to try it took an H200 more than two minutes, and each swap would wait for it again.
             if device.startswith("cuda"):
-                graphs, compiled = f"torch-graphs-{name}", f"torch-compiled-{name}"
+                graphs = f"torch-graphs-{name}"
                 yield graphs, partial(GraphRuntime, graphs, device=device, precision=precision)
-                yield compiled, partial(CompiledRuntime, compiled, device=device, precision=precision)
 
 
 def _measured(

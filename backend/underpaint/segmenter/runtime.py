@@ -1,4 +1,4 @@
-"""What runs a classifier on a device: torch in several precisions, as it is, compiled or as CUDA graphs."""
+"""What runs a classifier on a device: torch in several precisions, as it is or as CUDA graphs."""
 
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -78,21 +78,6 @@ class TorchRuntime:
         if self._layout == torch.contiguous_format:
             batch = batch.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
         return refine(*self._classifier(batch))
-
-
-class CompiledRuntime(TorchRuntime):
-    """Torch, compiled once for all sizes of images."""
-
-    def __init__(self, name: str, classifier: Classifier, device: str, precision: torch.dtype) -> None:
-        super().__init__(name, classifier, device, precision)
-        self._compiled: Callable[[Tensor], Tensor] = torch.compile(super()._run, dynamic=True)
-
-    def _run(self, batch: Tensor) -> Tensor:
-        return self._compiled(batch)
-
-    def close(self) -> None:
-        super().close()
-        self._compiled = _closed
 
 
 class GraphRuntime(TorchRuntime):
