@@ -23,11 +23,12 @@ from underpaint.segmenter.channels import Image as Raster
 from underpaint.segmenter.channels import statistics
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
-from underpaint_workers import training
+from underpaint_workers import train_settings, training
 from underpaint_workers.dataset import Dataset, Item, write_classes, write_item
-from underpaint_workers.train_settings import SCENES, TrainSettings
+from underpaint_workers.train_settings import TrainSettings
 
 CLASSES = ("sky", "water")
+SCENES = 4
 # softmax((3, 0)) is what the net is sure of everywhere, and the refinement raises it to the power of 1.2.
 SURE = float(1 / (1 + np.exp(-1.2 * 3)))
 ENDINGS = (".png", ".overlay.jpg", ".confidence.png")
@@ -36,7 +37,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No Redis, no base, an empty store, small nets and short trainings."""
+    """No Redis, no base, an empty store, small nets, short trainings and few scenes."""
     for name, value in {
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "UNDERPAINT_STORE": str(tmp_path / "store"),
@@ -47,6 +48,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "UNDERPAINT_TRAIN_MIN_STEPS": "2",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(train_settings, "SCENES", SCENES)
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
@@ -315,7 +317,7 @@ def test_a_checkpoint_without_its_card_is_none_yet(tmp_path: Path, sky: Checkpoi
         checkpoint_folder.read(tmp_path)
 
 
-def test_train_paints_scenes_beside_few_paintings_of_landscapes(
+def test_train_paints_scenes_beside_paintings_of_landscapes(
     underpaint: Command, data: Path, sky: Checkpoint, tmp_path: Path
 ) -> None:
     def scenes(name: str, *arguments: str | Path) -> int:
@@ -326,8 +328,8 @@ def test_train_paints_scenes_beside_few_paintings_of_landscapes(
         assert status == 0, remarks
         return int(checkpoint_folder.read(out).card.settings["scenes"])
 
-    assert scenes("few", "--parent", "imagenet") == SCENES
-    assert scenes("fewer", "--parent", "imagenet", "--scenes", "3") == 3
+    assert scenes("default", "--parent", "imagenet") == SCENES
+    assert scenes("others", "--parent", "imagenet", "--scenes", "3") == 3
     assert scenes("none", "--parent", "imagenet", "--scenes", "0") == 0
     checkpoint_folder.write(tmp_path / "parent", sky)
     assert scenes("learned", "--parent", tmp_path / "parent") == 0

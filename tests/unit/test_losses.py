@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from underpaint_workers.losses import Loss, class_weights, lovasz_softmax, soft_dice
+from underpaint_workers.losses import Loss, class_shares, class_weights, lovasz_softmax, soft_dice
 
 
 def maps(seed: int, classes: int = 4, unlabelled: float = 0.1) -> Tensor:
@@ -140,9 +140,10 @@ def test_rare_classes_weigh_more_by_a_power_of_their_share() -> None:
     ids[0] = 1
     ids[1] = 255
     for power in (0.0, 0.5, 1.0):
-        weight = class_weights([ids, ids], 3, power)
+        weight = class_weights(class_shares([ids, ids], 3), power)
         assert weight[1] / weight[0] == pytest.approx(8**power)
         assert (weight * torch.tensor([80, 10, 0]) / 90).sum() == pytest.approx(1)
         assert weight[2] / weight[1] == pytest.approx((10 / 90 / 1e-3) ** power, rel=1e-5)
-    assert torch.equal(class_weights([torch.full((3, 3), 255, dtype=torch.uint8)], 3), torch.ones(3))
-    assert class_weights([ids], 3).dtype == torch.float32
+    assert class_shares([ids], 3).tolist() == pytest.approx([80 / 90, 10 / 90, 0])
+    assert torch.equal(class_weights(class_shares([torch.full((3, 3), 255, dtype=torch.uint8)], 3)), torch.ones(3))
+    assert class_weights(class_shares([ids], 3)).dtype == torch.float32

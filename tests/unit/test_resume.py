@@ -74,6 +74,16 @@ def test_a_training_that_was_killed_twice_ends_with_equal_weights(keeper: Callab
     assert made.card.settings == whole.card.settings
 
 
+def test_one_beside_scenes_goes_on_as_well(keeper: Callable[[], Keeper]) -> None:
+    paintings, settings = [painting(seed) for seed in range(3)], replace(QUICK, scenes=2)
+    classes = ("sky", "water", "tree")
+    whole = train(paintings, classes, None, settings)
+    assert whole.card.settings["scenes"] == 2
+    with pytest.raises(Killed):
+        train(paintings, classes, None, settings, progress=killed_after(3, []), keeper=keeper())
+    assert train(paintings, classes, None, settings, keeper=keeper()).weights == whole.weights
+
+
 def test_the_time_before_counts(keeper: Callable[[], Keeper]) -> None:
     told: list[Progress] = []
     with pytest.raises(Killed):

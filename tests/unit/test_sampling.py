@@ -67,6 +67,14 @@ def test_equal_generators_draw_equal_batches() -> None:
     assert not torch.equal(one[0], other[0])
 
 
+def test_a_share_of_a_batch_is_drawn_by_others() -> None:
+    paintings, others = sampler([item(1)], rare=0.0), sampler([item(2)], rare=0.0)
+    for share in (0.0, 0.25, 1.0):
+        images, _ = paintings.batch(400, others, share)
+        assert (images[:, 0, 16, 16] == 2).float().mean().item() == pytest.approx(share, abs=0.06)
+    assert (paintings.batch(8)[0][:, 0, 16, 16] == 1).all()
+
+
 def test_paintings_without_labels_are_shown_in_passes() -> None:
     image, class_map = item(5)
     drawn = sampler([(image, torch.full_like(class_map, 255))], rare=1.0)

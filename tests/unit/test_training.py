@@ -16,6 +16,7 @@ from underpaint.segmenter.encoder_weights import EncoderWeightsError, load_image
 from underpaint.segmenter.segmenter import Segmenter
 from underpaint.settings import get_settings
 from underpaint_workers import training
+from underpaint_workers.curriculum import Curriculum
 from underpaint_workers.dataset import Item
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.strategies import Strategy
@@ -238,6 +239,15 @@ def test_a_training_takes_the_threads_it_may() -> None:
     finally:
         torch.set_num_threads(before)
     assert seen == {1, 3}
+
+
+def test_scenes_come_on_top_of_the_passes_over_the_paintings() -> None:
+    classes, paintings = ("sky", "water", "tree"), [painting(seed) for seed in range(4)]
+    alone = train(paintings, classes, None, replace(QUICK, epochs=4)).card.settings
+    beside = train(paintings, classes, None, replace(QUICK, epochs=4, scenes=1)).card.settings
+    assert (alone["steps"], alone["scenes"], beside["scenes"]) == (8, 0, 1)
+    curriculum = Curriculum.beside_paintings(4)
+    assert beside["steps"] == math.ceil(math.ceil(8 / (1 - curriculum.beside)) / (1 - curriculum.first))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -70,8 +70,8 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Painted scenes to learn from beside fewer than 20 paintings of landscapes, from imagenet; never "
-            "beside another domain.",
+            help="Painted scenes to learn from beside paintings of landscapes, from imagenet; never beside another "
+            "domain.",
         ),
     ] = None,
     as_json: AsJson = False,

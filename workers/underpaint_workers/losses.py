@@ -87,17 +87,24 @@ def soft_dice(probabilities: Tensor, class_maps: Tensor) -> Tensor:
     return 1 - dice[positives > 0].mean()
 
 
-def class_weights(class_maps: Iterable[Tensor], classes: int, power: float = 0.5) -> Tensor:
-    """Weights float32 (classes,) by how frequent a class is, to minus `power`; 1 for the average labelled pixel.
+def class_shares(class_maps: Iterable[Tensor], classes: int) -> Tensor:
+    """Share (0–1) of each class among the labelled pixels of class maps uint8, 255 unlabelled: double (classes,).
 
-    Class maps are uint8, 255 unlabelled. Power 0 weighs all alike, 1 by the inverse of the frequency.
+    Zeros, where nothing is labelled.
     """
     counts = sum(
         (torch.bincount(each.flatten(), minlength=256)[:classes].double() for each in class_maps),
         torch.zeros(classes, dtype=torch.double),
     )
-    if not counts.any():
-        return torch.ones(classes)
-    share = counts / counts.sum()
-    weight = share.clamp(min=_LEAST_SHARE) ** -power
-    return (weight / (share * weight).sum()).float()
+    return counts / counts.sum().clamp(min=1)
+
+
+def class_weights(shares: Tensor, power: float = 0.5) -> Tensor:
+    """Weights float32 (classes,) by the `shares` of the classes, to minus `power`; 1 for the average labelled pixel.
+
+    Power 0 weighs all alike, 1 by the inverse of the frequency.
+    """
+    if not shares.any():
+        return torch.ones(len(shares))
+    weight = shares.clamp(min=_LEAST_SHARE) ** -power
+    return (weight / (shares * weight).sum()).float()

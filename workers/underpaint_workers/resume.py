@@ -37,6 +37,8 @@ class State:
     """Its weights' moving average."""
     optimizer: torch.optim.Optimizer
     sampler: Sampler
+    scenes: Sampler | None
+    """Draws crops of painted scenes, where they are learned from too."""
     stopping: EarlyStopping
     step: int = 0
     done: float = 0.0
@@ -58,6 +60,7 @@ class State:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state(),
+            "scenes": self.scenes and self.scenes.state(),
             "scores": self.stopping.scores,
             "best": best and {"card": best.card.to_json(), "weights": _tensor(best.weights)},
             "random": torch.get_rng_state(),
@@ -79,6 +82,8 @@ class State:
         self.average.load_state_dict(values["average"])
         self.optimizer.load_state_dict(values["optimizer"])
         self.sampler.restore(values["sampler"])
+        if self.scenes:
+            self.scenes.restore(values["scenes"])
         self.stopping.scores = values["scores"]
         if best := values["best"]:
             self.stopping.best = Checkpoint(Card.from_json(best["card"]), best["weights"].numpy().tobytes())

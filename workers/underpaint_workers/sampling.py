@@ -49,9 +49,13 @@ class Sampler:
         index, pixel = self._choose()
         return self._augment(*self._items[index], self._generator, pixel)
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Varied crops: images (size, C, S, S) and class maps uint8 (size, S, S)."""
-        images, class_maps = zip(*(self.draw() for _ in range(size)), strict=True)
+    def batch(self, size: int, others: "Sampler | None" = None, share: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Varied crops: images (size, C, S, S) and class maps uint8 (size, S, S).
+
+        Each is, with probability `share`, one that `others` draws.
+        """
+        samplers = [others if others and self._generator.random() < share else self for _ in range(size)]
+        images, class_maps = zip(*(each.draw() for each in samplers), strict=True)
         return torch.stack(images), torch.stack(class_maps)
 
     def state(self) -> dict[str, Any]:

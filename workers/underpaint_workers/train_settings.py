@@ -7,8 +7,8 @@ from underpaint.settings import Settings
 from underpaint_workers.augmentation import SCALES
 from underpaint_workers.strategies import Strategy
 
-SCENES = 40
-"""Painted scenes beside few paintings of landscapes; to paint them takes a core some six seconds."""
+SCENES = 240
+"""Painted scenes beside paintings of landscapes; to paint them takes a core some 40 seconds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrainSettings:
     dice: float = 0.0
     """Weight of the Dice loss beside cross-entropy."""
     scenes: int = 0
-    """Painted scenes to learn from beside fewer than twenty paintings, from ImageNet's weights."""
+    """Painted scenes to learn from beside the paintings, from ImageNet's weights."""
     seed: int = 0
     architecture: str = "Hypercolumn"
     options: dict[str, Any] = field(default_factory=dict)

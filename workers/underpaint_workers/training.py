@@ -18,15 +18,15 @@ from underpaint.segmenter.architecture import least_side
 from underpaint.segmenter.channels import normalise
 from underpaint.segmenter.segmenter import STRIDE, Segmenter, resolve_device
 from underpaint_workers.augmentation import SCALES, Augmentation, shrink
+from underpaint_workers.curriculum import Curriculum, paint_scenes
 from underpaint_workers.dataset import RGB, Item
 from underpaint_workers.distributed import Group
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.initialisation import fits, from_imagenet, from_parent
-from underpaint_workers.losses import Loss, class_weights
+from underpaint_workers.losses import Loss, class_shares, class_weights
 from underpaint_workers.mixing import classmix
 from underpaint_workers.resume import Keeper, State
 from underpaint_workers.sampling import Sampler
-from underpaint_workers.scenes import paint_items
 from underpaint_workers.stopping import EarlyStopping
 from underpaint_workers.strategies import FEW, HalfWay, Strategy, choose, fold_layer, select, set_training
 from underpaint_workers.train_settings import TrainSettings
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 WARM_UP = 0.1  # share of the run in which the rate rises
 WEIGHT_DECAY = 0.01
 AVERAGED = 0.05  # share of a run over which its weights are averaged
-ALONE = 20  # paintings from which on no scenes are learned from beside them
 LOOKS = 10  # looks at the validation paintings in a run
 
 
@@ -79,9 +78,9 @@ def train(
     parent's classes to `classes`, if more than their names say so. With `validation` paintings, the run stops early
     when they stop gaining, and its best weights are kept. Equal input gives equal weights on the CPU of one machine,
     unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it goes on where a training was killed
-    that kept its state there. Without a parent, and with few paintings, half of the crops are of the settings'
-    `scenes`, where the classes are a landscape's. What `progress` raises ends it. In a group of processes that are all
-    given the same (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
+    that kept its state there. Without a parent, the settings' `scenes` are learned from too, where the classes are a
+    landscape's: the first crops are all theirs, later ones ever less so. What `progress` raises ends it. In a group of
+    processes that are all given the same (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
 
     Raises:
         ValueError: there are no items, the settings name a net or a device that is not to be had, or the loss diverges.
@@ -116,18 +115,20 @@ def train(
     back = HalfWay(module, mapping.sources) if mapping and len(paintings) < FEW else None
     select(module, strategy)
     set_training(module)
-    alone = parent is not None or len(paintings) >= ALONE or kinds != {("uint8", RGB)}
-    scenes = [] if alone else _scenes(classes, settings)
-    drawn = [*paintings * math.ceil(len(scenes) / len(paintings)), *scenes] if scenes else paintings
-    weight = class_weights((torch.from_numpy(ids) for _, ids in drawn), len(classes), settings.class_weight)
+    scenes = paint_scenes(classes, settings) if parent is None and kinds == {("uint8", RGB)} else []
+    curriculum = Curriculum.beside_paintings(len(paintings)) if scenes else Curriculum()
+    shares = [class_shares((torch.from_numpy(ids) for _, ids in each), len(classes)) for each in (paintings, scenes)]
+    weight = class_weights(shares[0].lerp(shares[1], curriculum.beside), settings.class_weight)
     criterion = Loss(weight.to(device), settings.smoothing, settings.lovasz, settings.dice)
-    steps = max(settings.min_steps, math.ceil(settings.epochs * len(paintings) / settings.batch_size))
+    crops = settings.epochs * len(paintings) / (1 - curriculum.beside)
+    steps = math.ceil(max(settings.min_steps, math.ceil(crops / settings.batch_size)) / (1 - curriculum.first))
     random = np.random.default_rng(settings.seed)
     state = State(
         module,
         average=deepcopy(module),
         optimizer=_optimizer(module, settings),
-        sampler=_sampler(drawn, len(classes), card, settings, random),
+        sampler=_sampler(paintings, len(classes), card, settings, random),
+        scenes=_sampler(scenes, len(classes), card, settings, random) if scenes else None,
         stopping=EarlyStopping(settings.patience),
     )
     if keeper and keeper.restore(state) and progress:
@@ -137,10 +138,12 @@ def train(
 
     started -= state.seconds
     while state.done < min(1, settings.stop_after) and not state.stopping.hopeless:
+        rate = _rate(curriculum.within_part(state.done + 0.5 / steps))
         for parameters in state.optimizer.param_groups:
-            parameters["lr"] = parameters["peak"] * _rate(state.done + 0.5 / steps)
+            parameters["lr"] = parameters["peak"] * rate
         state.step += 1
-        images, class_maps = state.sampler.batch(settings.batch_size)
+        share = curriculum.share(state.done)
+        images, class_maps = state.sampler.batch(settings.batch_size, state.scenes, share)
         if random.random() < settings.classmix:
             images, class_maps = classmix(images, class_maps, random)
         state.loss = _backward(state, images, class_maps, criterion, card, group)
@@ -181,12 +184,6 @@ def train(
         settings=asdict(settings) | facts,
     )
     return replace(made, card=card)
-
-
-def _scenes(classes: Sequence[str], settings: TrainSettings) -> list[Item]:
-    """Scenes of the classes that they can show, at the size that the net sees."""
-    side = settings.image_size
-    return paint_items(classes, settings.scenes, settings.seed, (side * 3 // 4, side)) if settings.scenes else []
 
 
 def _progress(state: State, steps: int, paintings: int, settings: TrainSettings) -> Progress:

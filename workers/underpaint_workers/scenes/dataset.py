@@ -1,6 +1,9 @@
 """Painted scenes on disk, as a data set."""
 
+import math
+import time
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +32,21 @@ def write_dataset(
     dataset.write_classes(folder, LANDSCAPE)
 
 
-def paint_items(classes: Sequence[str], count: int, seed: int, size: tuple[int, int]) -> list[dataset.Item]:
+def paint_items(
+    classes: Sequence[str], count: int, seed: int, size: tuple[int, int], seconds: float = math.inf
+) -> list[dataset.Item]:
     """`count` scenes in the base's manners, whose class maps hold ids of `classes`, 255 for what none of these names.
 
-    There are none where scenes show fewer than half of the `classes`: these are no landscape's.
+    After so many `seconds` none is begun any more. There are none where scenes show fewer than half of the `classes`:
+    these are no landscape's.
     """
+    ends = time.monotonic() + seconds
     mapping = ClassMapping.of(classes, LANDSCAPE)
     if 2 * len(set(mapping.owners) - {None}) < len(classes):
         return []
     ids = np.array([UNLABELLED if owner is None else owner for owner in mapping.owners], np.uint8)
-    return [(scene.image, ids[scene.class_map]) for scene in _paint_each(count, seed, size, BASE_MANNERS)]
+    scenes = takewhile(lambda _: time.monotonic() < ends, _paint_each(count, seed, size, BASE_MANNERS))
+    return [(scene.image, ids[scene.class_map]) for scene in scenes]
 
 
 def _paint_each(count: int, seed: int, size: tuple[int, int], manners: Sequence[str] | None) -> Iterator[Scene]:
