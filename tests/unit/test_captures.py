@@ -162,7 +162,7 @@ def _is_noted(answer: dict[str, Any], body: dict[str, Any], signals: Signals) ->
     project = key_of(body["project"])
     if body["action"] == "START_TRAINING":
         assert answer == {"job": job_id(project)}
-        assert signals.queue.job_ids == [job_id(project)]
+        assert signals.queue.job_ids.count(job_id(project)) == 1  # the app may have queued a reconcile of its own
         return
     expected: dict[str, Callable[[], int]] = {
         "ANNOTATION_CREATED": lambda: 0 if body["annotation"]["was_cancelled"] else 1,
