@@ -141,9 +141,11 @@ def main() -> None:
 def _stamp() -> str:
     """8 hex digits that change with any default of the training."""
     from underpaint_workers.augmentation import Augmentation
+    from underpaint_workers.curriculum import Curriculum
     from underpaint_workers.train_settings import SCENES, TrainSettings
 
-    return hashlib.sha256(repr((TrainSettings(scenes=SCENES), Augmentation(1))).encode()).hexdigest()[:8]
+    defaults = TrainSettings(scenes=SCENES), Augmentation(1), Curriculum.beside_paintings(10)
+    return hashlib.sha256(repr(defaults).encode()).hexdigest()[:8]
 
 
 def _auto(results: list[Result]) -> list[Result]:
