@@ -81,8 +81,10 @@ def start(page: Page, server: LabelStudioServer, project_id: int, task_id: int, 
     open_task(page, server, project_id, task_id)
     for name, on in (("auto-annotation", True), ("auto-accept", accept)):
         toggle = page.get_by_test_id(f"bottombar-{name}-toggle")
-        if toggle.is_checked() != on:  # kept from task to task
-            toggle.click(force=True)
+        for _ in range(5):  # kept from task to task, but a busy machine shows it off for a moment before it is as kept
+            if toggle.is_checked() != on:
+                toggle.click(force=True)
+            page.wait_for_timeout(200)
         expect(toggle).to_be_checked(checked=on)
 
 
