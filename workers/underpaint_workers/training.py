@@ -79,7 +79,7 @@ def train(
     when they stop gaining, and its best weights are kept. Equal input gives equal weights on the CPU of one machine,
     unless the time runs out. `snapshot` is noted on the card. With a `keeper`, it goes on where a training was killed
     that kept its state there. Without a parent, the settings' `scenes` are learned from too, where the classes are a
-    landscape's: the first crops are all theirs, later ones ever less so. What `progress` raises ends it. In a group of
+    landscape's: the first crops are all theirs, and then few. What `progress` raises ends it. In a group of
     processes that are all given the same (:mod:`~underpaint_workers.distributed`), each takes a part of every batch.
 
     Raises:

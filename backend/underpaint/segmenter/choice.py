@@ -117,7 +117,7 @@ def _candidates(device: str, card: Card) -> Iterator[tuple[str, Make]]:
         for precision in (torch.float16, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
             yield f"torch-{name}", partial(TorchRuntime, f"torch-{name}", device=device, precision=precision)
-            # Not torch.compile: to try it took an H200 more than two minutes, and each swap would wait for it again.
+            # Not torch.compile: with it, an H200 had not chosen after two minutes, and each swap would compile again.
             if device.startswith("cuda"):
                 graphs = f"torch-graphs-{name}"
                 yield graphs, partial(GraphRuntime, graphs, device=device, precision=precision)

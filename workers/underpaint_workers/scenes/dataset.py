@@ -1,4 +1,4 @@
-"""Painted scenes on disk, as a data set."""
+"""Painted scenes as a data set on disk, or as items in memory."""
 
 import math
 import time
