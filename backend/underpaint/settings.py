@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         False,
         description="Show tasks whose accepted labels a retrain contradicts in a tab of Label Studio's data manager.",
     )
-    image_size: int = Field(320, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
+    image_size: int = Field(288, ge=64, description="Longer side, in pixels, at which the segmenter sees a painting.")
     encoder: str = Field(
         "tu-tf_efficientnet_lite0",
         description="Encoder of new segmenters, by smp's name; ImageNet weights of lite0, lite1 and lite2 come along.",

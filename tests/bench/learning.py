@@ -90,6 +90,8 @@ def chart(results: list[Result], path: Path) -> None:
                 for n in COUNTS
                 if (values := [each[key] for each in results if (each["n"], each["strategy"]) == (n, strategy)])
             ]
+            if not points:
+                continue
             means = [statistics.mean(values) for _, values in points]
             reach = [
                 [mean - min(values) for mean, (_, values) in zip(means, points, strict=True)],

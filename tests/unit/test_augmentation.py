@@ -255,7 +255,7 @@ def test_a_sheet_shows_paintings_and_their_variations(tmp_path: Any) -> None:
     for seed in range(3):
         write_item(tmp_path, f"p{seed}", picture(40, 60), np.full((40, 60), seed % 2, np.uint8))
     write_classes(tmp_path, ["sky", "boat"])
-    made = sheet(Dataset.open(tmp_path), 2, 3, 32, np.random.default_rng(0), mixed=True)
+    made = sheet(Dataset.open(tmp_path), 2, 3, 32, np.random.default_rng(0))
     assert made.shape == (2 * 2 * 32, 4 * 32, 3)
     assert made.dtype == np.uint8
 

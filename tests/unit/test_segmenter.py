@@ -82,17 +82,34 @@ def test_probabilities_have_the_size_of_the_prepared_image(
 def test_segmenting_what_was_prepared_is_predicting(segmenter: Segmenter) -> None:
     images = [painting(50, 81), painting(128, 92)]
     prepared = [segmenter.prepare(image) for image in images]
-    assert [image.shape for image in prepared] == [(40, 64, 3), (64, 46, 3)]
     found = segmenter.segment(prepared, [(50, 81), (128, 92)])
     for (class_map, confidence), expected in zip(found, segmenter.predict_batch(images), strict=True):
         np.testing.assert_array_equal(class_map, expected[0])
         np.testing.assert_array_equal(confidence, expected[1])
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"), [((30, 40), (64, 64)), ((128, 92), (64, 32)), ((90, 128), (32, 64)), ((5, 900), (32, 64))]
+)
+@pytest.mark.parametrize("quality", get_args(Quality))
+def test_a_painting_is_stretched_to_what_the_net_takes_rather_than_padded(
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    quality: Quality,
+    size: tuple[int, int],
+    seen: tuple[int, int],
+) -> None:
+    segmenter = Segmenter(checkpoint)
+    monkeypatch.setattr(segmenter, "_pad", lambda image: pytest.fail("padded") if image.shape[0] % 32 else image)
+    assert segmenter.prepare(painting(*size)).shape[:2] == seen
+    segmenter.predict(painting(*size), quality)
+    assert seen in segmenter.shapes
+
+
 def test_how_large_an_image_is_looked_at_depends_on_its_natural_size(segmenter: Segmenter) -> None:
     assert segmenter.side((300, 4096)) == 64
     assert segmenter.side((300, 4097)) == 128
-    assert segmenter.prepare(painting(160, 200), (9600, 12000)).shape == (102, 128, 3)
+    assert segmenter.prepare(painting(160, 200), (9600, 12000)).shape == (96, 128, 3)
 
 
 def test_best_is_the_mean_of_six_views(segmenter: Segmenter) -> None:

@@ -247,7 +247,7 @@ def test_scenes_come_on_top_of_the_passes_over_the_paintings() -> None:
     beside = train(paintings, classes, None, replace(QUICK, epochs=4, scenes=1)).card.settings
     assert (alone["steps"], alone["scenes"], beside["scenes"]) == (8, 0, 1)
     curriculum = Curriculum.beside_paintings(4)
-    assert beside["steps"] == math.ceil(math.ceil(8 / (1 - curriculum.beside)) / (1 - curriculum.first))
+    assert beside["steps"] == math.ceil(8 * curriculum.passes / (1 - curriculum.first))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

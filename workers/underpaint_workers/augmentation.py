@@ -19,7 +19,7 @@ from underpaint.taxonomy import UNLABELLED
 from underpaint_workers.dataset import Item
 from underpaint_workers.texture import texture
 
-SCALES = (0.5, 1.6)
+SCALES = (1 / 1.8, 1.8)
 """Least and greatest size of a varied painting, relative to how the segmenter sees it."""
 
 Matrix = NDArray[np.float64]

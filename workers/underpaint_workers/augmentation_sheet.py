@@ -13,31 +13,19 @@ from PIL import Image
 
 from underpaint_workers.augmentation import SCALES, Augmentation, shrink
 from underpaint_workers.dataset import Dataset
-from underpaint_workers.mixing import classmix
 from underpaint_workers.overlay import as_rgb, overlay
 
 
 def sheet(
-    data: Dataset,
-    paintings: int,
-    variations: int,
-    size: int,
-    generator: np.random.Generator,
-    *,
-    mixed: bool = False,
+    data: Dataset, paintings: int, variations: int, size: int, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Some paintings of a data set and their variations, RGB uint8 (2·paintings·size, (1 + variations)·size, 3).
-
-    If `mixed`, each variation takes over half of the classes from that of the next painting below.
-    """
+    """Some paintings of a data set and their variations, RGB uint8 (2·paintings·size, (1 + variations)·size, 3)."""
     names = generator.permutation(data.names)[:paintings].tolist()
     items = [shrink(data.load(name), round(SCALES[1] * size)) for name in names]
     tensors = [(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)) for image, ids in items]
     columns: list[NDArray[np.uint8]] = []
     for vary in [Augmentation.off(size)] + [Augmentation(size)] * variations:
         images, class_maps = map(torch.stack, zip(*(vary(*item, generator) for item in tensors), strict=True))
-        if columns and mixed:
-            images, class_maps = classmix(images, class_maps, generator)
         pictures = [as_rgb(image.permute(1, 2, 0).numpy()) for image in images]
         labelled = [overlay(*each, data.classes) for each in zip(pictures, class_maps.numpy(), strict=True)]
         columns.append(np.concatenate([row for pair in zip(pictures, labelled, strict=True) for row in pair]))
@@ -53,7 +41,6 @@ def main() -> None:
     parser.add_argument("--variations", type=int, default=7)
     parser.add_argument("--size", type=int, default=256, help="of one varied painting, in pixels")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--classmix", action="store_true", help="paste half of the next painting's classes")
     arguments = parser.parse_args()
     pictures = sheet(
         Dataset.open(arguments.data),
@@ -61,7 +48,6 @@ def main() -> None:
         arguments.variations,
         arguments.size,
         np.random.default_rng(arguments.seed),
-        mixed=arguments.classmix,
     )
     Image.fromarray(pictures).save(arguments.out)
 

@@ -7,9 +7,10 @@ from underpaint_workers.dataset import Item
 from underpaint_workers.scenes import paint_items
 from underpaint_workers.train_settings import TrainSettings
 
-_FIRST = 0.4  # share of a run in which all crops are of scenes
+_FIRST = 0.25  # share of a run in which all crops are of scenes
 _MOST = 0.5  # scenes' share of the crops from then on, beside a handful of paintings
 _HALF = 10  # paintings beside which it is half of that
+_PASSES = 2  # over the paintings, of those that are enough for a parent that knows paintings
 _PAINTING = 0.1  # share of the time to train that may go into painting
 
 
@@ -21,6 +22,8 @@ class Curriculum:
     """Share (0–1) of the run in which all are."""
     beside: float = 0.0
     """Share (0–1) of the crops that are when the paintings have come, too."""
+    passes: float = 1.0
+    """Crops of the run after `first`, as a multiple of the settings' passes over the paintings."""
 
     @classmethod
     def beside_paintings(cls, count: int) -> "Curriculum":
@@ -29,7 +32,7 @@ class Curriculum:
         Scenes show every class and are right to the pixel, above all in boats and figures, of which few paintings have
         many; but beside many paintings, nets that go on with scenes mistake real grounds and meadows.
         """
-        return cls(_FIRST, _MOST / (1 + (count / _HALF) ** 2))
+        return cls(_FIRST, _MOST / (1 + (count / _HALF) ** 2), _PASSES)
 
     def share(self, done: float) -> float:
         """Share (0–1) of the crops that are of scenes at `done` (0–1) of the run."""

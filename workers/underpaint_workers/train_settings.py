@@ -29,7 +29,7 @@ class TrainSettings:
     """Parts of the paintings to leave out in turn, as :func:`~underpaint_workers.folds.train_by_folds` does."""
     patience: int = 5
     """Looks at the validation paintings without a gain, of ten in a run, after which it stops."""
-    image_size: int = 320
+    image_size: int = 288
     """Longer side, in pixels, at which the segmenter sees a painting."""
     crop_size: int = 256
     """Side of the crops it learns from, in pixels; no more than ``image_size`` is used."""
@@ -40,8 +40,6 @@ class TrainSettings:
     """The encoder's learning rate relative to the others', for it comes trained."""
     rare: float = 0.5
     """Share (0–1) of crops that are drawn to hold a rare class."""
-    classmix: float = 0.0
-    """Share (0–1) of batches whose paintings are mixed by class."""
     class_weight: float = 0.5
     """Power of a class's share of pixels by which its pixels count less: 0 for all alike, 1 for all classes alike."""
     smoothing: float = 0.05

@@ -24,7 +24,6 @@ from underpaint_workers.distributed import Group
 from underpaint_workers.evaluation import evaluate
 from underpaint_workers.initialisation import fits, from_imagenet, from_parent
 from underpaint_workers.losses import Loss, class_shares, class_weights
-from underpaint_workers.mixing import classmix
 from underpaint_workers.resume import Keeper, State
 from underpaint_workers.sampling import Sampler
 from underpaint_workers.stopping import EarlyStopping
@@ -120,7 +119,7 @@ def train(
     shares = [class_shares((torch.from_numpy(ids) for _, ids in each), len(classes)) for each in (paintings, scenes)]
     weight = class_weights(shares[0].lerp(shares[1], curriculum.beside), settings.class_weight)
     criterion = Loss(weight.to(device), settings.smoothing, settings.lovasz, settings.dice)
-    crops = settings.epochs * len(paintings) / (1 - curriculum.beside)
+    crops = curriculum.passes * settings.epochs * len(paintings)
     steps = math.ceil(max(settings.min_steps, math.ceil(crops / settings.batch_size)) / (1 - curriculum.first))
     random = np.random.default_rng(settings.seed)
     state = State(
@@ -144,8 +143,6 @@ def train(
         state.step += 1
         share = curriculum.share(state.done)
         images, class_maps = state.sampler.batch(settings.batch_size, state.scenes, share)
-        if random.random() < settings.classmix:
-            images, class_maps = classmix(images, class_maps, random)
         state.loss = _backward(state, images, class_maps, criterion, card, group)
         if not math.isfinite(state.loss):
             raise ValueError(

@@ -111,22 +111,24 @@ class Segmenter:
         self.shapes: set[tuple[int, int]] = set()
         """Padded (h, w) of the images seen so far: what a successor is to be warmed with."""
         self._least_side = least_side(self.card.architecture)
-        self._side = self.card.image_size + -self.card.image_size % CELL
+        self._side = self.card.image_size + -self.card.image_size % STRIDE
 
     def side(self, shape: tuple[int, int]) -> int:
         """Longer side, in pixels, at which an image of natural size `shape` (H, W) is looked at."""
         return 2 * self._side if max(shape) > _LARGE else self._side
 
     def prepare(self, image: Image, shape: tuple[int, int] | None = None) -> Image:
-        """`image` (H, W) or (H, W, C) as the net sees it: (h, w, channels), uint8 or finite float32, h and w even.
+        """`image` (H, W) or (H, W, C) as the net sees it: (h, w, channels), uint8 or finite float32.
 
-        `shape` is the natural size (H, W) of an image that was made smaller already.
+        h and w are the multiples of 32 nearest to its shape: to nets, a picture that is a little stretched is less
+        strange than one that goes on beyond its border. `shape` is the natural size (H, W) of an image that was made
+        smaller already.
 
         Raises:
             ValueError: the image has another shape, type or number of channels, or no pixels.
         """
         image = conform(image, self.card.channels)
-        image = fit(image, self.side(shape or (image.shape[0], image.shape[1])), CELL)
+        image = fit(image, self.side(shape or (image.shape[0], image.shape[1])), STRIDE)
         if image.dtype == np.uint16:
             return np.asarray(image / np.float32(full_scale(image.dtype)), np.float32)
         if image.dtype == np.float32:
@@ -213,7 +215,7 @@ class Segmenter:
 
     def _in_tiles(self, image: Image, quality: Quality) -> Tensor:
         places = list(tiles(image.shape[0], image.shape[1], self._side))
-        whole, *parts = self._seen([fit(image, self._side, CELL), *(image[place] for place in places)], quality)
+        whole, *parts = self._seen([fit(image, self._side, STRIDE), *(image[place] for place in places)], quality)
         size = [-(-side // CELL) for side in image.shape[:2]]
         whole = functional.interpolate(whole[None], size, mode="bilinear", align_corners=False)[0]
         in_cells = [(_halved(rows), _halved(columns)) for rows, columns in places]
@@ -228,7 +230,7 @@ class Segmenter:
             return self._passed(images)
         sums: list[Any] = [0] * len(images)
         for scale, mirrored in _VIEWS[quality]:
-            views = [fit(image, max(1, round(max(image.shape[:2]) * scale)), CELL) for image in images]
+            views = [fit(image, round(max(image.shape[:2]) * scale), STRIDE) for image in images]
             found = self._passed([view[:, ::-1] if mirrored else view for view in views])
             for index, (image, cells) in enumerate(zip(images, found, strict=True)):
                 size = [-(-side // CELL) for side in image.shape[:2]]

@@ -126,10 +126,11 @@ class Interactive:
 
 
 def _scene_of(picture: Picture, probabilities: NDArray[np.float32]) -> _Scene:
-    side = min(_KEPT_SIDE, max(probabilities.shape[1:]))
-    small = fit(probabilities.transpose(1, 2, 0), side)
-    pixels = cv2.resize(picture.pixels, small.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return _Scene(np.asarray(pixels, np.uint8), small.transpose(2, 0, 1).astype(np.float16), picture.shape)
+    pixels = fit(picture.pixels, min(_KEPT_SIDE, max(probabilities.shape[1:])))
+    # The net sees it stretched to multiples of its stride; what people draw on is not.
+    size = (pixels.shape[1], pixels.shape[0])
+    small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in probabilities]
+    return _Scene(np.asarray(pixels, np.uint8), np.array(small, np.float16), picture.shape)
 
 
 def _enlarge(mask: Mask, shape: tuple[int, int]) -> Mask:
