@@ -107,7 +107,7 @@ def test_enlarged_paintings_are_seen_no_worse_in_tiles() -> None:
     plain, tiled = np.zeros((2, count, count + 1), np.int64)
     for name in data.names[:4]:
         image, labels = data.load(name)
-        enlarged = fit(image, 2 * base.card.image_size, 2)
+        enlarged = fit(image, 2 * base.card.image_size)
         plain += confusion_of(labels, segmenter.predict(image)[0], count)
         tiled += confusion_of(labels, segmenter.segment([enlarged], [(labels.shape[0], labels.shape[1])])[0][0], count)
     assert metrics_of(tiled, data.classes, 4).miou > metrics_of(plain, data.classes, 4).miou - 0.003

@@ -61,16 +61,18 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def fit(image: NDArray[Value], longer_side: int, multiple: int = 1) -> NDArray[Value]:
-    """`image` (H, W, C) resized so that its longer side is `longer_side` pixels, its shape and type kept.
-
-    Both sides become multiples of `multiple`, the nearest ones.
-    """
+def fit(image: NDArray[Value], longer_side: int) -> NDArray[Value]:
+    """`image` (H, W, C) resized so that its longer side is `longer_side` pixels, its shape and type kept."""
     scale = longer_side / max(image.shape[:2])
-    height, width = (multiple * max(1, round(side * scale / multiple)) for side in image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return resize(image, height, width)
+
+
+def resize(image: NDArray[Value], height: int, width: int) -> NDArray[Value]:
+    """`image` (H, W, C) resized to (`height`, `width`, C), its type kept."""
     if (height, width) == image.shape[:2]:
         return image
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if height <= image.shape[0] and width <= image.shape[1] else cv2.INTER_LINEAR
     if image.shape[2] == 3:
         return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), image.dtype)
     # OpenCV takes at most four channels at a time, and drops the axis of a single one.
@@ -109,9 +111,9 @@ class Segmenter:
         self.batches = self.device != "cpu"
         """Whether images gain by sharing a pass; a CPU takes longer over a batch than over its images one by one."""
         self.shapes: set[tuple[int, int]] = set()
-        """Padded (h, w) of the images seen so far: what a successor is to be warmed with."""
+        """(h, w) of the prepared images seen so far: what a successor is to be warmed with."""
         self._least_side = least_side(self.card.architecture)
-        self._side = self.card.image_size + -self.card.image_size % STRIDE
+        self._side = max(self._least_side, self.card.image_size + -self.card.image_size % STRIDE)
 
     def side(self, shape: tuple[int, int]) -> int:
         """Longer side, in pixels, at which an image of natural size `shape` (H, W) is looked at."""
@@ -128,7 +130,7 @@ class Segmenter:
             ValueError: the image has another shape, type or number of channels, or no pixels.
         """
         image = conform(image, self.card.channels)
-        image = fit(image, self.side(shape or (image.shape[0], image.shape[1])), STRIDE)
+        image = self._fit(image, self.side(shape or (image.shape[0], image.shape[1])))
         if image.dtype == np.uint16:
             return np.asarray(image / np.float32(full_scale(image.dtype)), np.float32)
         if image.dtype == np.float32:
@@ -142,17 +144,12 @@ class Segmenter:
 
         `shapes` are the natural sizes (H, W). The confidence is the probability of the class chosen, in 255ths.
         """
-        answers = []
-        for image, cells, shape in zip(images, self._cells(images, quality), shapes, strict=True):
-            # An odd side, which ``prepare`` doesn't make, ends in half a cell.
-            odd = image.shape[0] % CELL or image.shape[1] % CELL
-            answers.append(_at_natural_size(torch.from_numpy(_grown(cells, image)) if odd else cells, *shape))
-        return answers
+        found = self._cells(images, quality)
+        return [_at_natural_size(cells, *shape) for cells, shape in zip(found, shapes, strict=True)]
 
     def probabilities(self, images: Sequence[Image], quality: Quality = "fast") -> list[NDArray[np.float32]]:
         """Probabilities (classes, h, w) of each prepared image (h, w, channels); they sum to 1 over the classes."""
-        found = self._cells(images, quality)
-        return [_grown(cells, image) for cells, image in zip(found, images, strict=True)]
+        return [_grown(cells) for cells in self._cells(images, quality)]
 
     def predict(self, image: Image, quality: Quality = "fast") -> tuple[ClassMap, Confidence]:
         """Class map uint8 (H, W) and confidence uint8 (H, W), 0–255, of an image, at its size.
@@ -172,11 +169,12 @@ class Segmenter:
         return self.segment([self.prepare(image) for image in images], shapes, quality)
 
     def warm(self, shapes: Iterable[tuple[int, int]] = (), *, aside: bool = False) -> None:
-        """Run a pass for a square and for each of the padded `shapes` (h, w), so that no later image pays for it.
+        """Run a pass for a square and for images of the `shapes` (h, w), so that no later image pays for it.
 
-        With `aside`, it takes longer, and takes less from other segmenters that work meanwhile.
+        They may be those that another segmenter saw, which looks at images of another size. With `aside`, it takes
+        longer, and takes less from other segmenters that work meanwhile.
         """
-        shapes = sorted({self._padded(self._side, self._side), *shapes})
+        shapes = sorted({(self._side, self._side), *(self._fitted(*shape, self._side) for shape in shapes)})
         if aside:
             self._runtime.prepare([(1, *shape, self.card.channels) for shape in shapes])
         for shape in shapes:
@@ -215,8 +213,8 @@ class Segmenter:
 
     def _in_tiles(self, image: Image, quality: Quality) -> Tensor:
         places = list(tiles(image.shape[0], image.shape[1], self._side))
-        whole, *parts = self._seen([fit(image, self._side, STRIDE), *(image[place] for place in places)], quality)
-        size = [-(-side // CELL) for side in image.shape[:2]]
+        whole, *parts = self._seen([self._fit(image, self._side), *(image[place] for place in places)], quality)
+        size = [side // CELL for side in image.shape[:2]]
         whole = functional.interpolate(whole[None], size, mode="bilinear", align_corners=False)[0]
         in_cells = [(_halved(rows), _halved(columns)) for rows, columns in places]
         blended = blend(whole, list(zip(in_cells, parts, strict=True)), _TILES_SHARE)
@@ -230,10 +228,10 @@ class Segmenter:
             return self._passed(images)
         sums: list[Any] = [0] * len(images)
         for scale, mirrored in _VIEWS[quality]:
-            views = [fit(image, round(max(image.shape[:2]) * scale), STRIDE) for image in images]
+            views = [self._fit(image, round(max(image.shape[:2]) * scale)) for image in images]
             found = self._passed([view[:, ::-1] if mirrored else view for view in views])
             for index, (image, cells) in enumerate(zip(images, found, strict=True)):
-                size = [-(-side // CELL) for side in image.shape[:2]]
+                size = [side // CELL for side in image.shape[:2]]
                 cells = cells.flip(2) if mirrored else cells
                 cells = functional.interpolate(cells[None], size, mode="bilinear", align_corners=False)[0]
                 sums[index] = sums[index] + cells
@@ -243,42 +241,33 @@ class Segmenter:
         """Refined probabilities (classes, h/2, w/2) of each image, together with those that it gains by."""
         groups: dict[object, list[int]] = defaultdict(list)
         for index, image in enumerate(images):
-            padded = self._padded(*image.shape[:2])
-            groups[(padded, image.dtype) if self.batches else index].append(index)
-            self.shapes.add(padded)
+            groups[(image.shape, image.dtype) if self.batches else index].append(index)
+            self.shapes.add((image.shape[0], image.shape[1]))
         answers: dict[int, Tensor] = {}
         for group in groups.values():
-            found = self._runtime(np.stack([self._pad(images[index]) for index in group]))
-            for index, cells in zip(group, found, strict=True):
-                height, width = (-(-side // CELL) for side in images[index].shape[:2])
-                answers[index] = cells[:, :height, :width]
+            answers.update(zip(group, self._runtime(np.stack([images[index] for index in group])), strict=True))
         return [answers[index] for index in range(len(images))]
 
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
-        height, width = (max(side + -side % STRIDE, self._least_side) for side in (height, width))
-        return height, width
+    def _fit(self, image: NDArray[Value], longer_side: int) -> NDArray[Value]:
+        return resize(image, *self._fitted(image.shape[0], image.shape[1], longer_side))
 
-    def _pad(self, image: Image) -> Image:
-        height, width = self._padded(*image.shape[:2])
-        below, right = height - image.shape[0], width - image.shape[1]
-        if not (below or right):
-            return image
-        padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-        # OpenCV drops the axis of a single channel.
-        return np.asarray(padded, image.dtype).reshape(height, width, -1)
+    def _fitted(self, height: int, width: int, longer_side: int) -> tuple[int, int]:
+        """The sides that the net takes and that are nearest to those of an image of that longer side."""
+        scale = longer_side / max(height, width)
+        height, width = (max(self._least_side, STRIDE * round(side * scale / STRIDE)) for side in (height, width))
+        return height, width
 
 
 def _halved(pixels: slice) -> slice:
-    return slice(pixels.start // CELL, -(-pixels.stop // CELL))
+    return slice(pixels.start // CELL, pixels.stop // CELL)
 
 
-def _grown(cells: Tensor, image: Image) -> NDArray[np.float32]:
-    """Probabilities (classes, h, w) at the size of `image` (h, w, channels), of its cells'."""
+def _grown(cells: Tensor) -> NDArray[np.float32]:
+    """Probabilities (classes, CELL·h, CELL·w) of those of cells (classes, h, w)."""
     _, height, width = cells.shape
     size = (CELL * width, CELL * height)
     # As torch interpolates, in a third of the time.
-    grown = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in cells.cpu().numpy()])
-    return np.asarray(grown[:, : image.shape[0], : image.shape[1]], np.float32)
+    return np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in cells.cpu().numpy()])
 
 
 @torch.inference_mode()

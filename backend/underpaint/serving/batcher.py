@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpaint.segmenter.channels import Image
-from underpaint.segmenter.segmenter import STRIDE, ClassMap, Confidence, Segmenter
+from underpaint.segmenter.segmenter import ClassMap, Confidence, Segmenter
 
 Answer = tuple[ClassMap, Confidence]
 
@@ -41,13 +41,13 @@ class _Job:
     def joins(self, other: "_Job") -> bool:
         """Whether both can share a pass: never where two checkpoints would have to make it."""
         alike = (self.shape is None) == (other.shape is None)
-        return alike and self.segmenter is other.segmenter and _padded(self.image) == _padded(other.image)
+        return alike and self.segmenter is other.segmenter and _kind(self.image) == _kind(other.image)
 
 
 class Batcher:
     """Runs the passes of all segmenters on the one device that they share, from threads of its own.
 
-    Where a device gains by batches, images of one padded shape share a pass, whoever asked for them; elsewhere each
+    Where a device gains by batches, images of one shape share a pass, whoever asked for them; elsewhere each
     has its own, and as many run side by side as the segmenter finds best. What is urgent goes before what is not.
     As :meth:`segment` blocks, no more can wait here than there are threads that ask: the queue needs no bound.
     """
@@ -225,5 +225,5 @@ def _run(batch: list[_Job]) -> None:
             job.answer.set_result(answer)
 
 
-def _padded(image: Image) -> object:
-    return *(-(-side // STRIDE) for side in image.shape[:2]), image.dtype
+def _kind(image: Image) -> object:
+    return image.shape, image.dtype
