@@ -83,6 +83,7 @@ def test_probabilities_have_the_size_of_the_prepared_image(
 def test_segmenting_what_was_prepared_is_predicting(segmenter: Segmenter) -> None:
     images = [painting(50, 81), painting(128, 92)]
     prepared = [segmenter.prepare(image) for image in images]
+    assert [image.shape for image in prepared] == [(32, 64, 3), (64, 32, 3)]
     found = segmenter.segment(prepared, [(50, 81), (128, 92)])
     for (class_map, confidence), expected in zip(found, segmenter.predict_batch(images), strict=True):
         np.testing.assert_array_equal(class_map, expected[0])

@@ -40,8 +40,8 @@ class _Job:
 
     def joins(self, other: "_Job") -> bool:
         """Whether both can share a pass: never where two checkpoints would have to make it."""
-        alike = (self.shape is None) == (other.shape is None)
-        return alike and self.segmenter is other.segmenter and _kind(self.image) == _kind(other.image)
+        alike = (self.shape is None) == (other.shape is None) and self.image.shape == other.image.shape
+        return alike and self.segmenter is other.segmenter and self.image.dtype == other.image.dtype
 
 
 class Batcher:
@@ -223,7 +223,3 @@ def _run(batch: list[_Job]) -> None:
     else:
         for job, answer in answered:
             job.answer.set_result(answer)
-
-
-def _kind(image: Image) -> object:
-    return image.shape, image.dtype

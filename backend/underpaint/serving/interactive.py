@@ -19,7 +19,7 @@ from underpaint.labelstudio.geometry import Mask
 from underpaint.labelstudio.label_space import LabelSpace, Target
 from underpaint.labelstudio.prompt import Prompt
 from underpaint.segmenter.channels import Image
-from underpaint.segmenter.segmenter import Segmenter, fit
+from underpaint.segmenter.segmenter import Segmenter, fit, resize
 from underpaint.serving.cutout import refine_region
 from underpaint.taxonomy import UNLABELLED
 
@@ -128,9 +128,8 @@ class Interactive:
 def _scene_of(picture: Picture, probabilities: NDArray[np.float32]) -> _Scene:
     pixels = fit(picture.pixels, min(_KEPT_SIDE, max(probabilities.shape[1:])))
     # The net sees it stretched to multiples of its stride; what people draw on is not.
-    size = (pixels.shape[1], pixels.shape[0])
-    small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in probabilities]
-    return _Scene(np.asarray(pixels, np.uint8), np.array(small, np.float16), picture.shape)
+    small = resize(probabilities.transpose(1, 2, 0), pixels.shape[0], pixels.shape[1])
+    return _Scene(np.asarray(pixels, np.uint8), small.transpose(2, 0, 1).astype(np.float16), picture.shape)
 
 
 def _enlarge(mask: Mask, shape: tuple[int, int]) -> Mask:
