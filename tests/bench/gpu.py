@@ -1,13 +1,14 @@
 """Batches on a GPU: ``PYTHONPATH=tests python -m bench.gpu``, or a part of ``make bench`` where there is one.
 
-Images a second and how much of the time the device was busy, by batch size; and what UNDERPAINT_BATCH_SIZE and
-UNDERPAINT_BATCH_WAIT come to in a whole prediction, from a file in memory to regions, with all cores of the machine.
+What UNDERPAINT_BATCH_SIZE and UNDERPAINT_BATCH_WAIT come to in a whole prediction, from a file in memory to regions,
+with all cores of the machine; and, for passes alone, images a second and how much of the time the device was busy.
 """
 
 import argparse
 import itertools
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -116,6 +117,7 @@ def sweep(
             singles = _seconds(predictor, segmenter, files, 1)
             predictor.stop()
             batcher.stop()
+            print(f"{size} images, {wait} ms: {call:.1f} s and {singles:.1f} s", file=sys.stderr, flush=True)
             if number:  # the first round captures graphs and fills memory pools
                 found.setdefault((size, wait), []).append(
                     (len(files) / call, len(files) / singles, len(files) / passes)
@@ -154,6 +156,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of passes for each size and batch")
     parser.add_argument("--runtime", default="auto", help="what runs the net; auto for the fastest")
     parser.add_argument("--sizes", type=int, nargs="+", default=(1, 4, 8, 16, 32), help="of batches")
+    parser.add_argument("--waits", type=float, nargs="+", default=WAITS, help="for others, in milliseconds")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("there is no GPU here: a CPU takes one image a pass, so there is nothing to measure")
@@ -162,16 +165,16 @@ def main() -> None:
         parser.error("the base segmenter is missing from the package: `make base` makes it")
     segmenter = Segmenter(checkpoint, "cuda", runtime=args.runtime)
     print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores, {segmenter.runtime}\n")
-    print("| size | batch | img/s | busy |\n|---|---|---|---|")
-    for row in table(checkpoint, segmenter.runtime, seconds=args.seconds):
-        print(f"| {row['size']}² | {row['batch']} | {row['images_per_second']:.0f} | {row['busy']:.0%} |", flush=True)
-    print("\n| batch | wait, ms | one call, img/s | 16 clients, img/s | images a pass |\n|---|---|---|---|---|")
-    for row in sweep(segmenter, paintings.make(args.count, args.data), args.sizes, WAITS, args.rounds):
+    print("| batch | wait, ms | one call, img/s | 16 clients, img/s | images a pass |\n|---|---|---|---|---|")
+    for row in sweep(segmenter, paintings.make(args.count, args.data), args.sizes, args.waits, args.rounds):
         print(
             f"| {row['batch']} | {row['wait']:.0f} | {row['call_ips']:.0f} | {row['clients_ips']:.0f} "
             f"| {row['images_a_pass']:.1f} |",
             flush=True,
         )
+    print("\n| size | batch | img/s | busy |\n|---|---|---|---|")
+    for row in table(checkpoint, segmenter.runtime, seconds=args.seconds):
+        print(f"| {row['size']}² | {row['batch']} | {row['images_per_second']:.0f} | {row['busy']:.0%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,15 @@ def test_successors_get_ready_while_the_champion_works(checkpoint: Checkpoint, p
     assert min(answered) > 0
 
 
+def test_two_get_ready_at_once(checkpoint: Checkpoint, pictures: list[Image]) -> None:
+    segmenters = [Segmenter(checkpoint, "cuda", runtime=GRAPHS) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda segmenter: segmenter.predict_batch(pictures), segmenters))
+    on_cpu = Segmenter(checkpoint).predict_batch(pictures)
+    for both, (expected, _) in zip(zip(*answers, strict=True), on_cpu, strict=True):
+        assert all((found == expected).mean() > ALIKE for found, _ in both)
+
+
 def test_what_is_closed_gives_its_memory_back(checkpoint: Checkpoint, pictures: list[Image]) -> None:
     def held_afterwards() -> int:
         segmenter = Segmenter(checkpoint, "cuda", runtime=GRAPHS)
