@@ -22,6 +22,7 @@ from underpaint_workers.scenes import BASE_MANNERS, write_dataset
 from underpaint_workers.train_settings import TrainSettings
 from underpaint_workers.training import train
 
+IMAGE_SIZE = 320
 SCENES = 320
 SCENE_SIZE = (288, 352)
 SCENE_EPOCHS = 8
@@ -73,7 +74,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(base.__file__).parent, help="folder of the result")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    settings = TrainSettings("all", epochs=PAINTING_EPOCHS, min_steps=MIN_STEPS, minutes=60, seed=args.seed)
+    settings = TrainSettings(
+        "all", epochs=PAINTING_EPOCHS, min_steps=MIN_STEPS, minutes=60, image_size=IMAGE_SIZE, seed=args.seed
+    )
     made, metrics = make(args.data, args.out, settings)
     scores = ", ".join(f"{name} {score:.2f}" for name, score in metrics.per_class.items() if score is not None)
     console.print(f"mIoU {metrics.miou:.3f}, pixel accuracy {metrics.accuracy:.3f} ({scores})")
