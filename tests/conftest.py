@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 # Several torch processes on few cores stall each other; one thread each is many times faster here.
@@ -80,6 +81,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def make_checkpoint() -> Callable[..., Checkpoint]:
     """``make_checkpoint(classes, winner)``: a checkpoint that sees the class ``winner`` in every pixel."""
 
+    @cache  # to build a net takes a fifth of a second
     def make(classes: tuple[str, ...], winner: str, image_size: int = 64) -> Checkpoint:
         torch.manual_seed(0)
         module = build(Architecture(name="FPN", encoder="tu-tf_efficientnet_lite0", classes=classes))

@@ -175,6 +175,11 @@ def test_auto_lets_all_learn_from_enough_paintings_of_enough_classes(
     assert choose("stage4", paintings, parent=True, seen=seen) == "stage4"
 
 
+@pytest.mark.parametrize(("paintings", "expected"), [(1, "stage4"), (14, "stage4"), (15, "all"), (40, "all")])
+def test_auto_lets_all_learn_from_many_paintings_without_a_parent(paintings: int, expected: str) -> None:
+    assert choose("auto", paintings, parent=False) == expected
+
+
 def test_auto_counts_the_parents_classes_among_the_labels(make_checkpoint: Callable[..., Checkpoint]) -> None:
     parent = Checkpoint.from_module(_net(), _card(make_checkpoint, "FPN"))
     items = _items(5)
@@ -182,7 +187,7 @@ def test_auto_counts_the_parents_classes_among_the_labels(make_checkpoint: Calla
     assert train(items, CLASSES, parent, settings).card.settings["strategy"] == "all"
     one_class = [(image, np.zeros_like(ids)) for image, ids in items]
     assert train(one_class, CLASSES, parent, settings).card.settings["strategy"] == "head"
-    assert train(one_class, CLASSES, None, settings).card.settings["strategy"] == "all"
+    assert train(one_class, CLASSES, None, settings).card.settings["strategy"] == "stage4"
 
 
 def test_a_net_that_learned_from_few_paintings_goes_half_way_back_to_its_parent(
