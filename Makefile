@@ -7,6 +7,8 @@ LABEL_STUDIO := $(LABEL_STUDIO_VENV)/bin/label-studio
 HOST := 127.0.0.1
 PORT := 9090
 
+# A file's tests stay together, for they share what is slow to set up.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 DATASETS := ../shared/data
 MINUTES := 120
 
@@ -21,11 +23,12 @@ demo: install $(LABEL_STUDIO_VENV)/.installed ## the whole loop on a Label Studi
 up: install ## Redis, backend and worker, for a Label Studio that runs already (HOST=0.0.0.0 PORT=9090)
 	$(VENV)/bin/underpaint up --host "$(HOST)" --port "$(PORT)"
 
-test: $(VENV)/.dev $(TEMPLATE) unit ## everything, end to end
-	$(VENV)/bin/python -m pytest --ignore tests/unit
+test: $(VENV)/.dev $(TEMPLATE) ## everything, end to end
+	$(VENV)/bin/python -m pytest tests/unit tests/training $(SIDE_BY_SIDE)
+	$(VENV)/bin/python -m pytest --ignore tests/unit --ignore tests/training
 
-unit: $(VENV)/.dev ## the quick tests: no Label Studio, no browser
-	$(VENV)/bin/python -m pytest tests/unit --numprocesses 2 --dist loadfile
+unit: $(VENV)/.dev ## the quick tests: no Label Studio, no browser, next to no training
+	$(VENV)/bin/python -m pytest tests/unit $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -228,11 +228,11 @@ def failing(classifier: Classifier) -> Runtime:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runtimes whose speeds are known."""
     known = {
-        REFERENCE: partial(Pretended, name=REFERENCE, seconds=0.1),
+        REFERENCE: partial(Pretended, name=REFERENCE, seconds=0.04),
         "wrong": partial(Pretended, name="wrong", seconds=0, right=False),
         "broken": failing,
-        "quick": partial(Pretended, name="quick", seconds=0.05),
-        "wide": partial(Pretended, name="wide", seconds=0.05, passes=4),
+        "quick": partial(Pretended, name="quick", seconds=0.02),
+        "wide": partial(Pretended, name="wide", seconds=0.02, passes=4),
     }
     monkeypatch.setattr(choice, "_candidates", lambda device, card: known.items())
     monkeypatch.setattr(choice, "_ROUNDS", 1)
