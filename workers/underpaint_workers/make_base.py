@@ -22,7 +22,7 @@ from underpaint_workers.scenes import BASE_MANNERS, write_dataset
 from underpaint_workers.train_settings import TrainSettings
 from underpaint_workers.training import train
 
-IMAGE_SIZE = 320
+IMAGE_SIZE = 320  # pixels, as BASE.md says, whatever the default for new segmenters is
 SCENES = 320
 SCENE_SIZE = (288, 352)
 SCENE_EPOCHS = 8

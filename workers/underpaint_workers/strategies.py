@@ -39,8 +39,8 @@ def choose(wanted: Strategy | Literal["auto"], paintings: int, parent: bool, see
     0.52 with ``all`` and 0.15 with ``head``, boats 0.36 and 0.13 (a run each).
 
     From ImageNet's weights, which know no classes, it is ``stage4`` with fewer than fifteen paintings: after five and
-    ten, mIoU was 0.467 and 0.495 with that, 0.467 and 0.496 with ``all``, which took half as long again; after twenty
-    and forty, 0.553 and 0.591, and 0.589 and 0.621 with ``all`` (means of three seeds, scenes first).
+    ten, mIoU was 0.467 and 0.495 with that, 0.467 and 0.496 with ``all``, which took 1.5 and 1.7 times as long; after
+    twenty and forty, 0.553 and 0.591, and 0.589 and 0.621 with ``all`` (means of three seeds, scenes first).
 
     Raises:
         ValueError: ``extra`` is wanted without a parent, whose classes it would build on.

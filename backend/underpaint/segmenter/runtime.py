@@ -17,6 +17,7 @@ Batch = NDArray[np.uint8 | np.float32]
 """Images (N, h, w, channels) whose h and w are multiples of 32, finite; float32 counts 1 as full scale."""
 
 _GRAPHED = 8  # images a pass; a GPU takes longer over more than the CPU does to tell it what to do
+_CAPTURING = Lock()  # all graphs are captured on one stream
 
 
 class Runtime(Protocol):
@@ -119,9 +120,6 @@ class GraphRuntime(TorchRuntime):
     def close(self) -> None:
         super().close()
         self._graphs.clear()
-
-
-_CAPTURING = Lock()  # of the one stream that graphs are captured on
 
 
 @cache
